@@ -1,0 +1,39 @@
+# Two commands matter: `make demo` and `make test`. Both create .venv on first use.
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+BIN := $(CURDIR)/.venv/bin
+CORES ?= all
+CONFIG ?= configs/demo.yaml
+RESULTS ?= results
+PORT ?= 5000
+export PATH := $(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test dashboard lint bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"wsol needs Python 3.11 to 3.13; $(PYTHON) is {v[0]}.{v[1]}: set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,oracles]'
+	@touch $@
+
+demo: .venv/installed  ## slides, training, maps, numbers, report and MLflow on synthetic slides (about 5 minutes on 2 cores)
+	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+	@$(BIN)/wsol where --config $(CONFIG)
+
+test: .venv/installed  ## the whole test suite
+	$(BIN)/pytest -n 2 --dist loadfile
+
+dashboard: .venv/installed  ## open the MLflow dashboard of the demo on 127.0.0.1
+	$(BIN)/wsol dashboard --results $(RESULTS) --port $(PORT)
+
+lint: .venv/installed  ## ruff, formatting, types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: .venv/installed  ## every benchmark: each prints ratios against a named peer
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove results and logs (not the environment)
+	rm -rf results logs .snakemake

@@ -1,0 +1,97 @@
+# The study: validated once with the package's own schema; every rule gets its slice through `params`.
+import json
+import os
+from pathlib import Path
+
+from wsol.cli.config import ConfigError, load_config
+from wsol.cli.plan import FLOORS, MAPS, RUN, model_settings, plan, source_options
+
+# Snakemake merges several --configfile; without any, the demo runs.
+configfile_default = Path(workflow.basedir).parent / "configs" / "demo.yaml"
+if not config:
+    configfile: str(configfile_default)
+
+try:
+    STUDY = load_config(dict(config))
+    PLAN = plan(STUDY)
+except (ConfigError, ValueError, OSError) as error:
+    raise WorkflowError(f"configuration: {error}")
+
+R = STUDY.results
+DATASET = STUDY.prepare.name
+# Compute rules use one BLAS thread each unless they ask for more: many small jobs side by side beat one that spins.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.+-]*"
+
+
+wildcard_constraints:
+    dataset=NAME,
+    model=NAME,
+    checkpoint=NAME,
+    set=NAME,
+    fold=r"\d+",
+    seed=r"\d+",
+    split=r"valcl|test",
+    slide=r"[^/]+",
+
+
+def settings(**parts):
+    """A slice of the study as one JSON argument; a change in it reruns exactly the rules that were handed it."""
+    return json.dumps(parts, sort_keys=True)
+
+
+def run_settings(w):
+    return settings(**model_settings(STUDY, w.model), name=w.model)
+
+
+def set_settings(w):
+    return settings(methods=STUDY.methods(w.set), **STUDY.localize.model_dump())
+
+
+def parent_checkpoint(w):
+    parent = STUDY.models[w.model].parent
+    if parent is None:
+        return []
+    run = RUN.format(dataset=w.dataset, model=parent, fold=w.fold, seed=w.seed)
+    return f"{R}/train/{run}/{STUDY.checkpoints[0]}.safetensors"
+
+
+def tile_tables(slides):
+    return [f"{R}/tile/{DATASET}/{slide}.parquet" for slide in slides]
+
+
+def map_files(w, split):
+    """All map files of one split of one map set (floors included)."""
+    base = MAPS.format(**{k: w[k] for k in ("dataset", "model", "fold", "seed", "checkpoint", "set")})
+    return [f"{R}/localize/{base}/{unit}.h5" for unit in PLAN.units(int(w.fold), split)]
+
+
+def scores(floors=True):
+    return [
+        f"{R}/evaluate/{MAPS}/{{split}}/scores.json".format(**run, split=split)
+        for run in PLAN.runs(floors)
+        for split in STUDY.evaluate.splits
+    ]
+
+
+def heatmaps():
+    """One index of pictures per map set and split (image datasets), or per slide."""
+    return [
+        f"{R}/heatmap/{MAPS}/{{unit}}/index.json".format(**run, unit=unit)
+        for run in PLAN.runs(floors=False)
+        for split in STUDY.evaluate.splits
+        for unit in PLAN.units(run["fold"], split)
+    ]
+
+
+def histories():
+    c = STUDY
+    return [
+        f"{R}/train/{RUN}/history.csv".format(dataset=DATASET, model=m, fold=f, seed=s)
+        for m in c.models
+        for f in c.folds
+        for s in c.seeds
+    ]

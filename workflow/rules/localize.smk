@@ -1,0 +1,62 @@
+UNIT = "{split}/{slide}" if PLAN.by_slide else "{split}"
+UNIT_LOG = "{split}-{slide}" if PLAN.by_slide else "{split}"
+FLOOR_RUN = "{dataset}/floors/fold{fold}/seed{seed}"
+ONE_SLIDE = "--slide {wildcards.slide} --tiles {input.tiles} " if PLAN.by_slide else ""
+
+
+def unit_tiles(w):
+    return tile_tables([w.slide]) if PLAN.by_slide else []
+
+
+rule localize:
+    input:
+        model=f"{R}/train/{RUN}/{{checkpoint}}.safetensors",
+        recipe=f"{R}/train/{RUN}/{{checkpoint}}.json",
+        manifest=rules.prepare.output.manifest,
+        tiles=unit_tiles,
+    output:
+        maps=f"{R}/localize/{MAPS}/{UNIT}.h5",
+    log:
+        f"logs/localize/{MAPS}-{UNIT_LOG}.log",
+    benchmark:
+        f"{R}/benchmark/localize/{MAPS}/{UNIT_LOG}.tsv"
+    params:
+        settings=set_settings,
+    shell:
+        "wsol localize --model {input.model} --manifest {input.manifest} --fold {wildcards.fold} --split {wildcards.split} "
+        + ONE_SLIDE
+        + "--settings {params.settings:q} --threads {threads} --out {output.maps} 2> {log}"
+
+
+# The maps that need no training are the model `floors`: same files, same evaluation, a row under every table.
+rule fit_floors:
+    input:
+        manifest=rules.prepare.output.manifest,
+        masks=rules.prepare.output.masks,
+    output:
+        model=f"{R}/train/{FLOOR_RUN}/none.json",
+    log:
+        f"logs/train/{FLOOR_RUN}.log",
+    params:
+        mpp=STUDY.evaluate.floors_mpp,
+    shell:
+        "wsol fit-floors --manifest {input.manifest} --masks {input.masks} --fold {wildcards.fold} --mpp {params.mpp} --out {output.model} 2> {log}"
+
+
+rule draw_floors:
+    input:
+        model=rules.fit_floors.output.model,
+        manifest=rules.prepare.output.manifest,
+    output:
+        maps=f"{R}/localize/{FLOOR_RUN}/none/floors/{UNIT}.h5",
+    log:
+        f"logs/localize/{FLOOR_RUN}-{UNIT_LOG}.log",
+    params:
+        mpp=STUDY.evaluate.floors_mpp,
+    shell:
+        "wsol draw-floors --model {input.model} --manifest {input.manifest} --fold {wildcards.fold} --split {wildcards.split} "
+        + ("--slide {wildcards.slide} " if PLAN.by_slide else "")
+        + "--seed {wildcards.seed} --mpp {params.mpp} --out {output.maps} 2> {log}"
+
+
+ruleorder: draw_floors > localize

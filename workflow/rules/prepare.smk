@@ -1,0 +1,32 @@
+rule prepare:
+    output:
+        manifest=f"{R}/prepare/{DATASET}/manifest.parquet",
+        masks=f"{R}/prepare/{DATASET}/masks.parquet",
+    log:
+        f"logs/prepare/{DATASET}.log",
+    benchmark:
+        f"{R}/benchmark/prepare/{DATASET}.tsv"
+    params:
+        settings=settings(**{**STUDY.prepare.model_dump(), "options": source_options(STUDY)}),
+    threads: workflow.cores or 1
+    shell:
+        "wsol prepare --settings {params.settings:q} --manifest {output.manifest} --masks {output.masks} --workers {threads} 2> {log}"
+
+
+if PLAN.by_slide:
+
+    rule tile:
+        input:
+            manifest=rules.prepare.output.manifest,
+        output:
+            table=f"{R}/tile/{DATASET}/{{slide}}.parquet",
+            status=f"{R}/tile/{DATASET}/{{slide}}.json",
+            thumbnail=f"{R}/tile/{DATASET}/{{slide}}.png",
+        log:
+            f"logs/tile/{DATASET}/{{slide}}.log",
+        benchmark:
+            f"{R}/benchmark/tile/{DATASET}/{{slide}}.tsv"
+        params:
+            settings=settings(**STUDY.tile.model_dump()),
+        shell:
+            "wsol tile --manifest {input.manifest} --slide {wildcards.slide} --settings {params.settings:q} --out {output.table} 2> {log}"

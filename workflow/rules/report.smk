@@ -1,0 +1,54 @@
+rule report:
+    input:
+        scores=scores(),
+        heatmaps=heatmaps(),
+        histories=histories(),
+        statuses=[f"{R}/tile/{DATASET}/{slide}.json" for slide in PLAN.all_slides()],
+    output:
+        page=f"{R}/report/{DATASET}/index.html",
+        table=f"{R}/report/{DATASET}/leaderboard.csv",
+    log:
+        f"logs/report/{DATASET}.log",
+    params:
+        title=STUDY.report.title or DATASET,
+    shell:
+        "wsol report --title {params.title:q} --results {R} --scores {input.scores} --heatmaps {input.heatmaps}"
+        " --histories {input.histories} --statuses {input.statuses} --out {output.page} 2> {log}"
+
+
+TRACKING_URI = STUDY.log.tracking_uri or f"sqlite:///{Path(R).absolute()}/log/mlflow.db"
+
+
+# The database is made once, before anything is logged: several processes creating it at once break it.
+rule mlflow_init:
+    output:
+        stamp=f"{R}/log/{DATASET}/experiment.json",
+    log:
+        f"logs/log/{DATASET}-init.log",
+    params:
+        uri=TRACKING_URI,
+        experiment=STUDY.log.experiment or DATASET,
+    resources:
+        mlflow=1,
+    shell:
+        "wsol log --init --tracking-uri {params.uri:q} --experiment {params.experiment:q} --out {output.stamp} 2> {log}"
+
+
+rule log:
+    input:
+        stamp=rules.mlflow_init.output.stamp,
+        scores=scores(),
+        heatmaps=heatmaps(),
+        histories=histories(),
+    output:
+        done=f"{R}/log/{DATASET}/logged.json",
+    log:
+        f"logs/log/{DATASET}.log",
+    params:
+        uri=TRACKING_URI,
+        experiment=STUDY.log.experiment or DATASET,
+    resources:
+        mlflow=1,
+    shell:
+        "wsol log --tracking-uri {params.uri:q} --experiment {params.experiment:q} --scores {input.scores} --heatmaps {input.heatmaps}"
+        " --histories {input.histories} --out {output.done} 2> {log}"

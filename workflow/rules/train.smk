@@ -1,0 +1,22 @@
+rule train:
+    input:
+        manifest=rules.prepare.output.manifest,
+        tiles=lambda w: tile_tables(PLAN.training_slides(int(w.fold))),
+        parent=parent_checkpoint,
+    output:
+        checkpoints=expand(f"{R}/train/{RUN}/{{checkpoint}}.safetensors", checkpoint=STUDY.checkpoints, allow_missing=True),
+        recipes=expand(f"{R}/train/{RUN}/{{checkpoint}}.json", checkpoint=STUDY.checkpoints, allow_missing=True),
+        history=f"{R}/train/{RUN}/history.csv",
+        record=f"{R}/train/{RUN}/run.json",
+    log:
+        f"logs/train/{RUN}.log",
+    benchmark:
+        f"{R}/benchmark/train/{RUN}.tsv"
+    params:
+        settings=run_settings,
+        parent=lambda w, input: f"--parent {input.parent}" if input.get("parent") else "",
+        tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
+        out=lambda w, output: os.path.dirname(output.history),
+    shell:
+        "wsol train --manifest {input.manifest} {params.tiles} {params.parent} --fold {wildcards.fold} --seed {wildcards.seed}"
+        " --settings {params.settings:q} --keep " + ",".join(STUDY.checkpoints) + " --threads {threads} --out {params.out} 2> {log}"

@@ -1,0 +1,96 @@
+"""What a study will run: the path grammar, once, and the grid of runs. Torch-free; the workflow and the verbs share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from wsol._names import resolve
+from wsol.cli.config import Config
+
+RUN = "{dataset}/{model}/fold{fold}/seed{seed}"
+"""Path of one training run below results/<verb>/."""
+
+MAPS = RUN + "/{checkpoint}/{set}"
+"""Path of one map set of one checkpoint; floors are the model `floors` with checkpoint `none` and set `floors`."""
+
+FLOORS = {"model": "floors", "checkpoint": "none", "set": "floors"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The grid of one study: which slides each split of each fold holds (slide datasets only) and which files are wanted."""
+
+    config: Config
+    slides: dict[tuple[int, str], list[str]]
+    paths: dict[str, str]
+
+    @property
+    def by_slide(self) -> bool:
+        """Whether maps are drawn slide by slide (slide datasets) or split by split (image datasets)."""
+        return bool(self.slides)
+
+    def splits(self) -> list[str]:
+        """Splits whose maps are needed: those that are scored, and the validation split that thresholds and scales come from."""
+        return list(dict.fromkeys(["valcl", *self.config.evaluate.splits]))
+
+    def units(self, fold: int, split: str) -> list[str]:
+        """File stems, below the map set, of all maps of one split: the split itself, or one per slide."""
+        if not self.by_slide:
+            return [split]
+        return [f"{split}/{slide}" for slide in self.slides.get((fold, split), [])]
+
+    def training_slides(self, fold: int) -> list[str]:
+        """Slides whose tile tables a training run of `fold` reads."""
+        return sorted({s for role in ("train", "valcl", "valpx") for s in self.slides.get((fold, role), [])})
+
+    def all_slides(self) -> list[str]:
+        """Every slide of the configured folds."""
+        return sorted({s for (fold, _), names in self.slides.items() if fold in self.config.folds for s in names})
+
+    def runs(self, floors: bool) -> list[dict[str, Any]]:
+        """Wildcards of every evaluation, floors last."""
+        c = self.config
+        base = [{"dataset": c.prepare.name, "fold": f, "seed": s} for f in c.folds for s in c.seeds]
+        runs = [
+            {**b, "model": m, "checkpoint": k, "set": n} for b in base for m in c.models for k in c.checkpoints for n in c.maps
+        ]
+        return runs + ([{**b, **FLOORS} for b in base] if floors and c.evaluate.floors else [])
+
+
+def plan(config: Config) -> Plan:
+    """The grid of `config`. Slide datasets are listed (cheap: no pixels are read), image datasets need no listing.
+
+    Raises:
+        ValueError: a configured fold has no samples.
+    """
+    from wsol.data import KINDS, SOURCES
+
+    source = config.prepare.source
+    if KINDS[source] == "images":
+        return Plan(config, {}, {})
+    listing = resolve("source", source, SOURCES, "wsol.data").listing
+    slides: dict[tuple[int, str], list[str]] = {}
+    paths: dict[str, str] = {}
+    for row in listing(**source_options(config)):
+        slides.setdefault((int(row["fold"]), str(row["role"])), []).append(str(row["sample"]))
+        paths[str(row["sample"])] = str(row["path"])
+    missing = [fold for fold in config.folds if (fold, "train") not in slides]
+    if missing:
+        have = sorted({fold for fold, _ in slides})
+        raise ValueError(f"folds: {missing} have no samples in dataset {config.prepare.name!r}; it has folds {have}")
+    return Plan(config, slides, paths)
+
+
+def source_options(config: Config) -> dict[str, Any]:
+    """Options of the configured source; drawn slides go below results/prepare/."""
+    options = dict(config.prepare.options)
+    if config.prepare.source == "phantom":
+        options.setdefault("out", f"{config.results}/prepare/{config.prepare.name}/slides")
+    return options
+
+
+def model_settings(config: Config, name: str) -> dict[str, Any]:
+    """All that decides the weights of one model: its parts and its training settings, as plain JSON."""
+    model = config.models[name].model_dump(by_alias=True)
+    return {**model, "train": config.training(name), "tile": config.tile.model_dump()}
