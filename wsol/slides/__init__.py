@@ -1,0 +1,45 @@
+"""Glass and ink: slides, tissue, tile grids, stain, color floors, heat-map files.
+
+Speaks numpy RGB uint8 (H, W, 3), `Box` in level-0 px and micrometers per px (`mpp`). Slides say (x, y) and width, height; arrays
+say (H, W); only this room crosses over. Names resolve late: importing the room imports no reader.
+"""
+
+from __future__ import annotations
+
+from wsol._names import lazy
+
+_WHERE = {
+    "Slide": "slide",
+    "SlideError": "slide",
+    "Box": "slide",
+    "open_slide": "slide",
+    "tissue_mask": "tissue",
+    "grid": "tiling",
+    "TileStatus": "tiles",
+    "tile_table": "tiles",
+    "thumbnail_png": "tiles",
+    "StainJitter": "stain",
+    "apply_od_matrix": "stain",
+    "blue_minus_red": "stain",
+    "hematoxylin": "stain",
+    "rgb_to_od": "stain",
+    "stain_matrix": "stain",
+    "PixelRegression": "floors",
+    "floor_map": "floors",
+    "overlay_png": "heatmap",
+    "geojson": "contours",
+    "write_ome_tiff": "ometiff",
+}
+
+FLOORS = {
+    "all-ones": "floors:AllOnes",
+    "random": "floors:Random",
+    "hematoxylin": "floors:Hematoxylin",
+    "blue-minus-red": "floors:BlueMinusRed",
+    "pixel-regression": "floors:FittedRegression",
+}
+"""Maps that need no network: what every localizer has to beat. Name -> class with `map(rgb, mpp, generator, model)`."""
+
+__all__ = ["FLOORS", *_WHERE]
+
+__getattr__, __dir__ = lazy(__name__, _WHERE)
