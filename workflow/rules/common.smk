@@ -63,10 +63,16 @@ def tile_tables(slides):
     return [f"{R}/tile/{DATASET}/{slide}.parquet" for slide in slides]
 
 
+def map_base(w, split):
+    """The map file of one split, or the folder with one file per slide."""
+    base = MAPS.format(**{k: w[k] for k in ("dataset", "model", "fold", "seed", "checkpoint", "set")})
+    return f"{R}/localize/{base}/{split}" + ("" if PLAN.by_slide else ".h5")
+
+
 def map_files(w, split):
     """All map files of one split of one map set (floors included)."""
-    base = MAPS.format(**{k: w[k] for k in ("dataset", "model", "fold", "seed", "checkpoint", "set")})
-    return [f"{R}/localize/{base}/{unit}.h5" for unit in PLAN.units(int(w.fold), split)]
+    base = map_base(w, split)
+    return [f"{base}/{unit.split('/', 1)[1]}.h5" for unit in PLAN.units(int(w.fold), split)] if PLAN.by_slide else [base]
 
 
 def scores(floors=True):

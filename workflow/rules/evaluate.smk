@@ -14,10 +14,13 @@ rule evaluate:
         f"{R}/benchmark/evaluate/{MAPS}/{{split}}.tsv"
     params:
         settings=settings(**STUDY.evaluate.model_dump()),
+        # A folder, not a list: thousands of slides do not fit in one command line.
+        maps=lambda w: map_base(w, w.split),
+        validation=lambda w: map_base(w, "valcl"),
         key=lambda w: settings(**{k: w[k] for k in ("dataset", "model", "checkpoint", "set", "split")}, fold=int(w.fold), seed=int(w.seed)),
     shell:
         "wsol evaluate --manifest {input.manifest} --masks {input.masks} --record {input.record} --key {params.key:q}"
-        " --settings {params.settings:q} --validation {input.validation} --maps {input.maps} --scores {output.scores} --curves {output.curves} 2> {log}"
+        " --settings {params.settings:q} --validation {params.validation} --maps {params.maps} --scores {output.scores} --curves {output.curves} 2> {log}"
 
 
 rule heatmap:

@@ -11,9 +11,9 @@ rule report:
         f"logs/report/{DATASET}.log",
     params:
         title=STUDY.report.title or DATASET,
+        scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
     shell:
-        "wsol report --title {params.title:q} --results {R} --scores {input.scores} --heatmaps {input.heatmaps}"
-        " --histories {input.histories} --statuses {input.statuses} --out {output.page} 2> {log}"
+        "wsol report --title {params.title:q} --results {R} {params.scores} --out {output.page} 2> {log}"
 
 
 TRACKING_URI = STUDY.log.tracking_uri or f"sqlite:///{Path(R).absolute()}/log/mlflow.db"
@@ -47,8 +47,8 @@ rule log:
     params:
         uri=TRACKING_URI,
         experiment=STUDY.log.experiment or DATASET,
+        scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
     resources:
         mlflow=1,
     shell:
-        "wsol log --tracking-uri {params.uri:q} --experiment {params.experiment:q} --scores {input.scores} --heatmaps {input.heatmaps}"
-        " --histories {input.histories} --out {output.done} 2> {log}"
+        "wsol log --tracking-uri {params.uri:q} --experiment {params.experiment:q} --results {R} {params.scores} --out {output.done} 2> {log}"

@@ -1,0 +1,294 @@
+"""The command line: one verb per step of the workflow, and a few beside it. Every verb is a thin door to a file of this room."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsol import __version__
+from wsol.cli.config import ConfigError, Evaluate, Heatmap, Prepare, Section, Tile, load_config, parse, reference
+
+app = typer.Typer(
+    name="wsol",
+    help="Weakly-supervised localization for histology: from slide labels to maps, and to numbers about them that can be trusted.\n\n"
+    "Most users run the whole line with `snakemake --cores 2 --configfile my-study.yaml`; each verb below is one step of it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ManifestPath = Annotated[Path, typer.Option(help="manifest.parquet written by `wsol prepare`", exists=True, dir_okay=False)]
+MasksPath = Annotated[Path, typer.Option(help="masks.parquet written by `wsol prepare`", exists=True, dir_okay=False)]
+Settings = Annotated[str, typer.Option(help="settings as JSON text, or the path of a JSON or YAML file; see docs/configuration.md")]
+Fold = Annotated[int, typer.Option(help="fold of the split", min=0)]
+Threads = Annotated[int, typer.Option(help="CPU threads for tensor work", min=1)]
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """Settings from JSON text or from a file."""
+    import yaml
+
+    raw = text if text.lstrip().startswith("{") else Path(text).read_text()
+    parsed = yaml.safe_load(raw)
+    if not isinstance(parsed, dict):
+        raise ValueError(f"--settings: expected a mapping, got {type(parsed).__name__}: {text[:80]!r}")
+    return parsed
+
+
+def _section(schema: type[Section], text: str) -> Any:
+    return parse(schema, _settings(text), "--settings")
+
+
+@app.command("prepare")
+def prepare_(
+    settings: Settings,
+    manifest: Annotated[Path, typer.Option(help="where to write the manifest (parquet)")],
+    masks: Annotated[Path, typer.Option(help="where to write the mask table (parquet)")],
+    workers: Annotated[int, typer.Option(help="processes that draw phantom slides", min=1)] = 1,
+) -> None:
+    """List samples, labels and roles of a dataset; masks go to a table of their own.
+
+    Example: wsol prepare --settings '{"name": "mine", "source": "slides", "options": {"sheet": "sheet.csv"}}'
+    --manifest m.parquet --masks k.parquet
+    """
+    from wsol.cli.prepare import prepare
+
+    prepare(_section(Prepare, settings), manifest=manifest, masks=masks, workers=workers)
+
+
+@app.command("tile")
+def tile_(
+    manifest: ManifestPath,
+    slide: Annotated[str, typer.Option(help="name of the slide in the manifest")],
+    out: Annotated[Path, typer.Option(help="tile table (parquet); status (.json) and thumbnail (.png) stand beside it")],
+    settings: Settings = "{}",
+) -> None:
+    """Find tissue and cut one slide into tiles (coordinates only).
+
+    Example: wsol tile --manifest m.parquet --slide s1 --settings '{"mpp": 1.0, "tile_px": 256}' --out s1.parquet
+    """
+    from wsol.cli.tile import tile
+
+    found = tile(_section(Tile, settings), manifest=manifest, slide=slide, out=out)
+    typer.echo(f"{slide}: {found['status']}: {found.get('tiles', 0)} tiles {found.get('reason') or ''}", err=True)
+
+
+@app.command("train")
+def train_(
+    manifest: ManifestPath,
+    settings: Settings,
+    out: Annotated[Path, typer.Option(help="folder of the run: checkpoints, history.csv, run.json")],
+    fold: Fold = 0,
+    seed: Annotated[int, typer.Option(help="seed of the run", min=0)] = 0,
+    tiles: Annotated[Path | None, typer.Option(help="folder of tile tables (slide datasets)")] = None,
+    parent: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
+    keep: Annotated[str, typer.Option(help="checkpoints to keep, with commas: b-cl, last, label-free")] = "b-cl",
+    threads: Threads = 1,
+) -> None:
+    """Fit one localizer; a killed run goes on where it was.
+
+    Example: wsol train --manifest m.parquet --settings '{"head": "lse", "train": {"epochs": 12}}' --out run
+    """
+    from wsol.cli.train import train
+
+    train(_settings(settings), manifest=manifest, out=out, fold=fold, seed=seed, tiles=tiles, parent=parent, keep=keep.split(","), threads=threads)
+
+
+@app.command("localize")
+def localize_(
+    model: Annotated[Path, typer.Option(help="checkpoint (.safetensors)", exists=True)],
+    manifest: ManifestPath,
+    out: Annotated[Path, typer.Option(help="map file (HDF5)")],
+    settings: Settings = '{"methods": [{"id": "cam", "method": "cam", "options": {}}]}',
+    split: Annotated[str, typer.Option(help="train, valcl, valpx or test")] = "test",
+    fold: Fold = 0,
+    slide: Annotated[str | None, typer.Option(help="one slide of the split (slide datasets)")] = None,
+    tiles: Annotated[Path | None, typer.Option(help="tile table of that slide")] = None,
+    threads: Threads = 1,
+) -> None:
+    """Draw every method of a map set with one encode per image: raw, signed maps at feature resolution.
+
+    Example: wsol localize --model run/b-cl.safetensors --manifest m.parquet --split test --out maps.h5
+    """
+    from wsol.cli.localize import localize
+
+    localize(_settings(settings), model=model, manifest=manifest, out=out, split=split, fold=fold, slide=slide, tiles=tiles, threads=threads)
+
+
+@app.command("fit-floors")
+def fit_floors_(
+    manifest: ManifestPath,
+    masks: MasksPath,
+    out: Annotated[Path, typer.Option(help="the fitted pixel regression (JSON)")],
+    fold: Fold = 0,
+    mpp: Annotated[float, typer.Option(help="um per px for slides", min=0.05)] = 2.0,
+) -> None:
+    """Fit the pixel regression on the few validation masks: the floor that labels alone should beat."""
+    from wsol.cli.floors import fit_floors
+
+    fit_floors(manifest=manifest, masks=masks, out=out, fold=fold, mpp=mpp)
+
+
+@app.command("draw-floors")
+def draw_floors_(
+    model: Annotated[Path, typer.Option(help="JSON written by `wsol fit-floors`", exists=True)],
+    manifest: ManifestPath,
+    out: Annotated[Path, typer.Option(help="map file (HDF5)")],
+    split: Annotated[str, typer.Option(help="train, valcl, valpx or test")] = "test",
+    fold: Fold = 0,
+    slide: Annotated[str | None, typer.Option(help="one slide of the split (slide datasets)")] = None,
+    seed: Annotated[int, typer.Option(help="seed of the random map", min=0)] = 0,
+    mpp: Annotated[float, typer.Option(help="um per px for slides", min=0.05)] = 2.0,
+) -> None:
+    """Draw the maps that need no network: all-ones, random, hematoxylin, blue minus red, pixel regression."""
+    from wsol.cli.floors import draw_floors
+
+    draw_floors(model=model, manifest=manifest, out=out, split=split, fold=fold, slide=slide, seed=seed, mpp=mpp)
+
+
+@app.command("evaluate")
+def evaluate_(
+    manifest: ManifestPath,
+    masks: MasksPath,
+    maps: Annotated[Path, typer.Option(help="maps of the split that is scored: a file, or a folder with one file per slide")],
+    scores: Annotated[Path, typer.Option(help="where to write scores.json")],
+    curves: Annotated[Path, typer.Option(help="where to write the per-sample counts (parquet)")],
+    validation: Annotated[Path, typer.Option(help="maps of the validation split, for threshold and scale")],
+    record: Annotated[Path, typer.Option(help="run.json of the training run, or the floors' JSON", exists=True)],
+    key: Annotated[str, typer.Option(help="JSON with dataset, model, fold, seed, checkpoint, set, split")],
+    settings: Settings = "{}",
+) -> None:
+    """Score maps over all thresholds, at the masks' own resolution, with intervals by patient and a badge on every number."""
+    from wsol.cli.evaluate import evaluate
+
+    evaluate(
+        _section(Evaluate, settings), manifest=manifest, masks=masks, maps=maps, validation=validation, record=record,
+        key=json.loads(key), scores=scores, curves=curves,
+    )  # fmt: skip
+
+
+@app.command("heatmap")
+def heatmap_(
+    manifest: ManifestPath,
+    maps: Annotated[Path, typer.Option(help="map file of `wsol localize`", exists=True)],
+    scores: Annotated[Path, typer.Option(help="scores.json of `wsol evaluate`", exists=True)],
+    out: Annotated[Path, typer.Option(help="index.json; pictures and vector files are written beside it")],
+    masks: Annotated[Path | None, typer.Option(help="masks.parquet, to draw the outline of the truth")] = None,
+    settings: Settings = "{}",
+) -> None:
+    """Overlay PNG, QuPath GeoJSON and pyramidal OME-TIFF of maps, at the threshold that `evaluate` chose."""
+    from wsol.cli.heatmap import heatmap
+
+    heatmap(_section(Heatmap, settings), manifest=manifest, masks=masks, maps=maps, scores=scores, out=out)
+
+
+@app.command("report")
+def report_(
+    scores: Annotated[list[Path], typer.Option(help="scores.json; give the option once per file")],
+    out: Annotated[Path, typer.Option(help="the page (HTML); leaderboard.csv stands beside it")],
+    results: Annotated[Path, typer.Option(help="folder of the results, where pictures, histories and statuses are found")] = Path("results"),
+    title: Annotated[str, typer.Option(help="title of the page")] = "wsol",
+) -> None:
+    """One self-contained HTML page: leaderboard with badges, threshold curves, overlays, failures, provenance."""
+    from wsol.cli.report import report
+
+    report(scores, out=out, results=results, title=title)
+
+
+@app.command("log")
+def log_(
+    tracking_uri: Annotated[str, typer.Option(help="MLflow tracking URI")],
+    experiment: Annotated[str, typer.Option(help="MLflow experiment")],
+    out: Annotated[Path, typer.Option(help="stamp (JSON) that says what was logged")],
+    init: Annotated[bool, typer.Option("--init", help="only create the database and the experiment")] = False,
+    scores: Annotated[list[Path] | None, typer.Option(help="scores.json; give the option once per file")] = None,
+    results: Annotated[Path, typer.Option(help="folder of the results, where pictures and histories are found")] = Path("results"),
+) -> None:
+    """Mirror results to MLflow, one flat run per method; logging twice changes nothing."""
+    from wsol.cli.log import init_tracking, log_runs
+
+    if init:
+        init_tracking(tracking_uri, experiment, out=out)
+    else:
+        log_runs(scores or [], results=results, tracking_uri=tracking_uri, experiment=experiment, out=out)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="backbones, heads, cams, strategies, metrics, sources or floors")],
+    as_json: Annotated[bool, typer.Option("--json", help="a JSON list of objects with name, paper, summary")] = False,
+) -> None:
+    """Print what there is to choose from.
+
+    Example: wsol list cams --json
+    """
+    from wsol.cli.catalog import catalog
+
+    rows = catalog(what)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    width = max(len(r["name"]) for r in rows)
+    for row in rows:
+        typer.echo(f"{row['name']:<{width}}  {row['summary']}" + (f"  [{row['paper']}]" if row["paper"] else ""))
+
+
+@app.command("config")
+def config_(
+    file: Annotated[Path | None, typer.Argument(help="a study to check")] = None,
+    show_reference: Annotated[bool, typer.Option("--reference", help="print the configuration reference (Markdown)")] = False,
+) -> None:
+    """Check a study without running anything, or print the reference of all keys."""
+    if show_reference:
+        typer.echo(reference())
+    elif file is not None:
+        study = load_config(file)
+        typer.echo(f"{file}: good; {len(study.models)} models, {len(study.maps)} map sets, folds {study.folds}, seeds {study.seeds}")
+    else:
+        raise ValueError("name a file to check, or give --reference")
+
+
+@app.command("where")
+def where_(config: Annotated[Path, typer.Option(help="the study")] = Path("configs/demo.yaml")) -> None:
+    """Say where the report, the heat maps and the dashboard of a study are."""
+    from wsol.cli.report import where
+
+    typer.echo(where(load_config(config)))
+
+
+@app.command("dashboard")
+def dashboard_(
+    results: Annotated[Path, typer.Option(help="folder of the results")] = Path("results"),
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 5000,
+) -> None:
+    """Serve the MLflow dashboard on 127.0.0.1 until interrupted."""
+    from wsol.cli.log import serve
+
+    serve(results, port)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line: a wrong input ends in one clear line and exit code 1, not in a traceback."""
+    try:
+        app()
+    except (ConfigError, ValueError, FileNotFoundError, RuntimeError) as error:
+        import os
+
+        if os.environ.get("WSOL_TRACEBACK"):
+            raise
+        print(f"wsol: error: {error}\n(set WSOL_TRACEBACK=1 for the traceback)", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"wsol: error: {error.strerror or error}: {error.filename or ''}; check the path, permissions and free space", file=sys.stderr)
+        sys.exit(1)
