@@ -1,0 +1,210 @@
+"""`wsol evaluate`: maps and masks become scores with intervals and badges. Only here, and for validation roles, are masks opened."""
+
+from __future__ import annotations
+
+import csv
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsol.cli.config import Evaluate
+from wsol.cli.files import atomic, read_json, write_json
+from wsol.cli.scoring import BADGE, Maps, Scale, fit_scale, score
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from wsol.data import Manifest, Masks
+    from wsol.evaluation import PixelCounts, Threshold
+
+BOUNDED = {"all-ones", "random", "pixel-regression"}
+"""Floors that already are in [0, 1]."""
+
+
+def evaluate(
+    settings: Evaluate, *, manifest: Path, masks: Path, maps: Path, validation: Path, record: Path, key: dict[str, Any], scores: Path, curves: Path
+) -> None:
+    """Score every method of one map set of one checkpoint on one split; write `scores` (JSON) and `curves` (parquet)."""
+    from wsol.data import read_manifest, read_masks
+    from wsol.tracking import provenance
+
+    listing, truth, run = read_manifest(manifest), read_masks(masks), read_json(record)
+    rows = listing.rows(key["fold"], key["split"]).reset_index(drop=True)
+    tuning = listing.rows(key["fold"], "valcl").reset_index(drop=True)
+    split, tune = Maps(maps, rows["sample"]), Maps(validation, tuning["sample"])
+    methods, made = split.first()
+    scored: dict[str, Any] = {}
+    counts: dict[str, dict[str, PixelCounts]] = {}
+    for method in methods:
+        scored[method], counts[method] = _method(settings, method, listing, truth, rows, tuning, split, tune, key, run, made)
+    result = {
+        "key": key,
+        "classes": listing.classes,
+        "mask_means": listing.mask_means,
+        "note": listing.note,
+        "supervision": run["supervision"],
+        "classification": None if key["model"] == "floors" else _classification(rows, split, settings, listing),
+        "methods": scored,
+        "provenance": provenance(settings.model_dump(), inputs={"manifest": manifest, "masks": masks}, seed=key["seed"]),
+    }
+    _write_curves(curves, counts, rows)
+    write_json(scores, result)
+    if settings.ledger and key["split"] == "test":
+        _ledger(Path(settings.ledger), key, result)
+
+
+def _method(
+    settings: Evaluate, method: str, listing: Manifest, truth: Masks, rows: pd.DataFrame, tuning: pd.DataFrame, split: Maps, tune: Maps,
+    key: dict[str, Any], run: dict[str, Any], made: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, PixelCounts]]:  # fmt: skip
+    """Everything about one method: scale and threshold from validation, counts per sample, groups, negatives, badges."""
+    from wsol.evaluation import PixelCounts, PixelCurve, summarize
+
+    floor = key["model"] == "floors"
+    rectified = False if floor else _rectified(method, made)
+    scale = fit_scale(settings.scale, (m for _, m in tune.read(method)), rectified=rectified, bounded=floor and method in BOUNDED)
+    threshold, opened = _threshold(settings, method, scale, listing, truth, tuning, tune, key["fold"])
+    per_sample: dict[str, PixelCounts] = {}
+    exact: dict[str, PixelCurve] = {}
+    seconds, drawn = [], "whole image"
+    names = dict(zip(rows["sample"], [listing.classes[i] for i in rows["label"]], strict=True))
+    for sample, stored in split.read(method):
+        seconds.append(stored.seconds)
+        drawn = {"tile": "per tile"}.get(stored.drawn, drawn)
+        if not truth.has(sample):
+            continue
+        mask = truth.open(sample, shape=stored.size)
+        curve = PixelCurve(exact=True)
+        curve.add(score(stored, scale, mask.shape), mask)
+        per_sample[sample] = curve.counts
+        for group in ("all", names[sample]):
+            exact[group] = exact[group] + curve if group in exact else curve
+    kept = rows[rows["sample"].isin(per_sample)]
+    summary = summarize(
+        [per_sample[s] for s in kept["sample"]],
+        samples=list(kept["sample"]),
+        labels=[listing.classes[i] for i in kept["label"]],
+        patients=list(kept["patient"].where(kept["patient"] != "", kept["slide"])),
+        threshold=threshold,
+        exact={g: c.result().exact_ap for g, c in exact.items()},
+        replicates=settings.bootstrap,
+        generator=np.random.default_rng(key["seed"]),
+    )
+    badges = _badges(method, scale, threshold, opened, drawn, listing, key, run, made)
+    return {"badges": badges, "seconds": float(np.median(seconds)), "scale": scale.to_dict(), **summary}, per_sample
+
+
+def _rectified(method: str, made: dict[str, Any]) -> bool:
+    """Whether the final map of a method is rectified: a fact of its class."""
+    from wsol._names import resolve
+    from wsol.cams import METHODS
+
+    name = next(m["method"] for m in made["methods"] if m["id"] == method)
+    return bool(resolve("CAM method", name, METHODS, "wsol.cams").rectified)
+
+
+def _threshold(
+    settings: Evaluate, method: str, scale: Scale, listing: Manifest, truth: Masks, tuning: pd.DataFrame, tune: Maps, fold: int
+) -> tuple[Threshold, int]:
+    """The threshold, never from the split that is scored on, and the number of validation masks that were opened for it."""
+    from wsol.evaluation import PixelCounts, PixelCurve, Threshold, best_threshold, otsu
+
+    if settings.threshold == "fixed":
+        return Threshold(settings.fixed, "fixed"), 0
+    allowed = set(listing.rows(fold, "valpx")["sample"]) if settings.threshold != "otsu" else set()
+    total: PixelCounts | None = None
+    everything: npt.NDArray[np.int64] | None = None
+    opened = 0
+    for sample, stored in tune.read(method):
+        if sample in allowed and truth.has(sample):
+            mask = truth.open(sample, shape=stored.size)
+            curve = PixelCurve()
+            curve.add(score(stored, scale, mask.shape), mask)
+            total, opened = (curve.counts if total is None else total + curve.counts), opened + 1
+        values = score(stored, scale, stored.array.shape[-2:])
+        histogram = np.bincount(np.minimum((values * 1000).astype(np.int64), 999).ravel(), minlength=1000)
+        everything = histogram if everything is None else everything + histogram
+    if total is not None and total.positives.sum() > 0:
+        return best_threshold(total), opened
+    if settings.threshold == "validation-masks":
+        raise ValueError("threshold: validation-masks, but no validation sample has a mask with foreground; use auto, otsu or fixed")
+    if everything is None:
+        return Threshold(settings.fixed, "fixed"), 0
+    return otsu(everything), 0
+
+
+def _badges(
+    method: str, scale: Scale, threshold: Threshold, opened: int, drawn: str, listing: Manifest, key: dict[str, Any], run: dict[str, Any], made: dict[str, Any]
+) -> dict[str, str]:
+    """The badges of one number, from what was really opened."""
+    from wsol.evaluation import Badges
+    from wsol.tracking import code_version
+
+    floor = key["model"] == "floors"
+    supervision = f"masks ({run['masks']})" if method == "pixel-regression" and floor else run["supervision"]
+    source = {"validation masks": f"validation masks ({opened})", "otsu": "label-free (otsu)"}.get(threshold.source, threshold.source)
+    checkpoint = {"b-cl": "validation labels (B-CL)", "last": "last", "label-free": "label-free", "none": "none"}[key["checkpoint"]]
+    map_class = {"positive": "declared positive", "predicted": "predicted", "truth": "ground truth", "none": "none"}[made["map_class"]]
+    return Badges(
+        supervision=supervision,
+        checkpoint=checkpoint,
+        threshold=source,
+        map_class=map_class,
+        scale=BADGE[scale.kind],
+        split_unit=listing.split_unit,
+        drawn=drawn,
+        code=code_version(),
+    ).to_dict()
+
+
+def _classification(rows: pd.DataFrame, split: Maps, settings: Evaluate, listing: Manifest) -> dict[str, Any]:
+    """Accuracy of the model at image or slide level, with an interval by patient."""
+    from wsol.evaluation import accuracy, balanced_accuracy, bootstrap_accuracy
+
+    logits = {sample: reader.logits(sample) for sample, reader in split.readers()}
+    labels = rows["label"].to_numpy()
+    predicted = np.array([int(np.argmax(logits[s])) for s in rows["sample"]])
+    patients = list(rows["patient"].where(rows["patient"] != "", rows["slide"]))
+    interval, units = bootstrap_accuracy(labels, predicted, patients, replicates=settings.bootstrap, generator=np.random.default_rng(0))
+    return {
+        "accuracy": accuracy(labels, predicted),
+        "balanced_accuracy": balanced_accuracy(labels, predicted),
+        "interval": list(interval),
+        "samples": len(rows),
+        "patients": units,
+    }
+
+
+def _write_curves(path: Path, counts: dict[str, dict[str, PixelCounts]], rows: pd.DataFrame) -> None:
+    """Per-sample counts of every method: one row per (method, sample) with its positive and negative pixels per bin."""
+    import pandas as pd
+
+    who = rows.set_index("sample")
+    table = [
+        {
+            "method": m, "sample": s, "slide": who.loc[s, "slide"], "patient": who.loc[s, "patient"], "label": int(who.loc[s, "label"]),
+            "positives": c.positives, "negatives": c.negatives,
+        }
+        for m, per_sample in counts.items()
+        for s, c in per_sample.items()
+    ]  # fmt: skip
+    with atomic(path) as temporary:
+        pd.DataFrame(table, columns=["method", "sample", "slide", "patient", "label", "positives", "negatives"]).to_parquet(temporary)
+
+
+def _ledger(path: Path, key: dict[str, Any], result: dict[str, Any]) -> None:
+    """Append one row: a look at a test set that is meant to be looked at rarely."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    row = [datetime.now(UTC).strftime("%Y-%m-%d"), result["provenance"]["code"], *(str(v) for v in key.values()), " ".join(result["methods"])]
+    with open(path, "a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(["date", "code", *key, "methods"])
+        writer.writerow(row)
+        file.flush()
+        os.fsync(file.fileno())
