@@ -1,0 +1,44 @@
+"""Pixels -> `Prediction`: a localizer is an ordered list of stages (the backbone) and a head.
+
+Images are float RGB in [0, 1], (b, 3, H, W); each backbone normalizes inside. Names resolve late: importing the room imports no
+torch, and monai (6 s) is imported only where a `resnet18` is built.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsol._names import lazy
+
+if TYPE_CHECKING:
+    from wsol.models.backbones import Backbone as Backbone
+    from wsol.models.build import build_localizer as build_localizer
+    from wsol.models.checkpoint import checkpoint_recipe as checkpoint_recipe
+    from wsol.models.checkpoint import load_checkpoint as load_checkpoint
+    from wsol.models.checkpoint import save_checkpoint as save_checkpoint
+    from wsol.models.heads import Head as Head
+    from wsol.models.localizer import Features as Features
+    from wsol.models.localizer import Localizer as Localizer
+    from wsol.models.localizer import Prediction as Prediction
+
+_WHERE = {
+    "Backbone": "backbones",
+    "Features": "localizer",
+    "Head": "heads",
+    "Localizer": "localizer",
+    "Prediction": "localizer",
+    "build_localizer": "build",
+    "checkpoint_recipe": "checkpoint",
+    "load_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
+}
+
+BACKBONES = {"efficientnet_lite0": "backbones:EfficientNetLite0", "resnet18": "backbones:ResNet18"}
+"""Name -> `Backbone` class; the class says its `paper`, `channels` and `strides`."""
+
+HEADS = {"gap": "heads:Gap", "lse": "heads:Lse"}
+"""Name -> `Head` class; its keyword arguments are the head's options."""
+
+__all__ = ["BACKBONES", "HEADS", *_WHERE]
+
+__getattr__, __dir__ = lazy(__name__, _WHERE)

@@ -1,0 +1,77 @@
+"""`build_localizer`: from names and options to a net. The same arguments are the recipe a checkpoint stores."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsol._names import closest, resolve
+from wsol.models import BACKBONES, HEADS
+from wsol.models.localizer import Localizer
+from wsol.models.weights import load_weights
+
+
+def build_localizer(
+    backbone: str,
+    head: str,
+    num_classes: int,
+    *,
+    weights: str | Path | None = "imagenet",
+    output_stride: int = 32,
+    freeze_bn: bool = True,
+    head_options: Mapping[str, Any] | None = None,
+    generator: torch.Generator | None = None,
+) -> Localizer:
+    """A localizer in training mode, as every new `nn.Module`: call `.eval()` before drawing maps.
+
+    Args:
+        backbone: a key of `BACKBONES`.
+        head: a key of `HEADS`.
+        num_classes: k.
+        weights: "imagenet", a file with the backbone's state dict, or None for random weights (then say `freeze_bn=False` before
+            training: the statistics of an untrained batch norm say nothing).
+        output_stride: 32, 16 or 8 pixels per cell of the last stage; late strides are removed, nothing is dilated.
+        freeze_bn: keep batch-norm statistics in training (see `Backbone`).
+        head_options: keyword arguments of the head's class.
+        generator: draws the initial weights; torch's global generator without it.
+
+    Raises:
+        ValueError: an unknown name (the nearest one is named) or value, or weights that do not fit.
+        TypeError: an option that the head does not have.
+        RuntimeError, FileNotFoundError: there are no such weights; the message says how to get them.
+    """
+    options = dict(head_options or {})
+    make_backbone = resolve("backbone", backbone, BACKBONES, "wsol.models")
+    make_head = resolve("head", head, HEADS, "wsol.models")
+    _check_options(head, make_head, options)
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1; got {num_classes}")
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device if generator else None))
+    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator: lend it to them
+        torch.manual_seed(seed)
+        stages = make_backbone(output_stride=output_stride, freeze_bn=freeze_bn)
+        torch.manual_seed(seed + 1)  # the head starts the same on any backbone of its width
+        top = make_head(stages.channels[-1], num_classes, **options)
+    if weights is not None:
+        load_weights(stages, stages.find_imagenet() if weights == "imagenet" else weights)
+    recipe = {
+        "backbone": backbone,
+        "head": head,
+        "num_classes": num_classes,
+        "output_stride": output_stride,
+        "freeze_bn": freeze_bn,
+        "head_options": options,
+    }
+    return Localizer(stages, top, recipe).train()
+
+
+def _check_options(name: str, kind: type, options: Mapping[str, Any]) -> None:
+    """Raise TypeError for an option that is no keyword-only argument of `kind`."""
+    known = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise TypeError(closest(f"option of head {name!r}:", option, known))
