@@ -1,0 +1,29 @@
+"""What ran, from what, with what result: provenance of files, flat run records, and their mirror in MLflow.
+
+Plain files stay the truth. `records` turns score files into flat runs, `mirror` copies those into MLflow as often as one likes
+without doubling them; nothing else in the package knows MLflow. Importing the room imports neither MLflow nor git.
+"""
+
+from __future__ import annotations
+
+from wsol._names import lazy
+
+_WHERE = {
+    "code_version": "provenance",
+    "config_hash": "provenance",
+    "file_hash": "provenance",
+    "provenance": "provenance",
+    "Record": "records",
+    "Picture": "records",
+    "records": "records",
+    "read_history": "records",
+    "run_key": "records",
+    "init": "mirror",
+    "log": "mirror",
+    "Logged": "mirror",
+    "dashboard_command": "mirror",
+}
+
+__all__ = [*_WHERE]
+
+__getattr__, __dir__ = lazy(__name__, _WHERE)

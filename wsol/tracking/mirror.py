@@ -1,0 +1,231 @@
+"""Run records copied into MLflow: idempotent, in batches, by one process at a time. The files stay the truth.
+
+MLflow 3 facts that shape this: several processes creating one SQLite database break it (so `init` goes first, once); metrics are
+append-only (so changed content becomes a new run and the old one is deleted); single-metric calls are slow and asynchronous ones
+lose rows silently (so `log_batch`, synchronous); paths are stored absolute; telemetry and hints are off.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from wsol.tracking.provenance import config_hash, file_hash
+from wsol.tracking.records import Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Run
+
+T = TypeVar("T")
+
+RUN_KEY, CONTENT = "wsol.run_key", "wsol.content"
+LAYOUT = 1
+"""Goes into the content hash: raise it when records are written differently, and everything is logged anew."""
+METRICS_PER_BATCH, WORDS_PER_BATCH = 900, 90
+PICTURE_SIDE = 800
+
+DESCRIPTION = """\
+**One row is one map method on one trained model** (dataset, model, checkpoint, fold, seed, method, protocol).
+All rates are in percent.
+
+- `test/pxap`: area under the pixel precision-recall curve, pooled. `_low`, `_high`: its 95 % interval over patients.
+- `test_<class>/...`: the same for the samples of one class.
+- `test/dice`: at the threshold whose origin is the tag `threshold_source`.
+- `test/oracle_dice`: at the best threshold on the test masks themselves: a bound, not a result.
+- `test/plateau_pct`: share of all thresholds within 95 % of the best Dice: wide is good.
+- `test/dice_lost_to_threshold`: oracle minus chosen.
+- `threshold_pct/...`: whole curves, the step is the threshold in percent. A curve's last value is not a score.
+- Rows with tag `kind` = `floor` need no training; a localizer below them has learned nothing useful about place.
+- Tags `badge.*` say under which rules a number was made.
+"""
+
+
+@dataclass
+class Logged:
+    """What `log` did: run ids by run key, and how many runs were new, replaced, or left alone."""
+
+    runs: dict[str, str] = field(default_factory=dict)
+    created: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    if urlsplit(tracking_uri).password:
+        raise ValueError(
+            "the tracking URI holds a password; give it by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        )
+    # Both are read while mlflow is imported. Telemetry understands the word only.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def _database(tracking_uri: str) -> Path | None:
+    """The file of a SQLite tracking URI; None for a server or another database."""
+    found = re.fullmatch(r"sqlite:///(.+)", tracking_uri)
+    return Path(found[1]).absolute() if found else None
+
+
+def init(tracking_uri: str, experiment: str, artifact_root: str | Path | None = None) -> str:
+    """Creates database and experiment unless they exist; to be called once, before anything is logged in parallel.
+
+    Args:
+        tracking_uri: ``sqlite:////absolute/mlflow.db`` or ``http://host:port``; credentials only by MLflow's own
+            environment variables.
+        experiment: its name.
+        artifact_root: folder for pictures; beside a SQLite database by default. A server decides by itself.
+
+    Returns:
+        The experiment's id.
+
+    Raises:
+        ValueError: a password in the URI.
+    """
+    client = _client(tracking_uri)
+    database = _database(tracking_uri)
+    if database:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        artifact_root = artifact_root or database.parent / "artifacts"
+    known = client.get_experiment_by_name(experiment)
+    if known is None:
+        place = Path(artifact_root).absolute().as_uri() if artifact_root else None
+        number = str(client.create_experiment(experiment, artifact_location=place))
+    else:
+        number = str(known.experiment_id)
+        if known.lifecycle_stage == "deleted":
+            client.restore_experiment(number)
+    client.set_experiment_tag(number, "mlflow.note.content", DESCRIPTION)
+    return number
+
+
+def log(records: Iterable[Record], tracking_uri: str, experiment: str) -> Logged:
+    """Brings MLflow to what the records say; calling it again with the same records changes nothing.
+
+    A run is found by its tag `wsol.run_key`. It is left alone when its tag `wsol.content`, which is written last, names the same
+    content; else it is written anew and the old one deleted afterwards, so that a killed call is repaired by the next one.
+
+    Raises:
+        ValueError: the experiment does not exist (`init` creates it), or two records have one key.
+    """
+    client = _client(tracking_uri)
+    known = client.get_experiment_by_name(experiment)
+    if known is None:
+        raise ValueError(f"no experiment {experiment!r} in the tracking database; run `wsol log --init` (rule mlflow_init) first")
+    old: dict[str, list[Run]] = {}
+    for run in _all_runs(client, known.experiment_id):
+        if RUN_KEY in run.data.tags:
+            old.setdefault(run.data.tags[RUN_KEY], []).append(run)
+    done = Logged()
+    for record in records:
+        if record.run_key in done.runs:
+            raise ValueError(f"two records of {record.name}; merge them before logging")
+        content, same, stale = content_hash(record), None, []
+        for run in old.get(record.run_key, []):
+            if same is None and run.data.tags.get(CONTENT) == content:
+                same = run
+            else:
+                stale.append(run)
+        if same is None:
+            done.runs[record.run_key] = _write(client, known.experiment_id, record, content)
+        else:
+            done.runs[record.run_key] = same.info.run_id
+        done.unchanged += same is not None
+        done.replaced += same is None and bool(stale)
+        done.created += same is None and not stale
+        for run in stale:
+            client.delete_run(run.info.run_id)
+    return done
+
+
+def content_hash(record: Record) -> str:
+    """16 hex digits of all that is logged of a record, pictures by their content."""
+    plain = asdict(record) | {
+        "layout": LAYOUT,
+        "pictures": [[p.sample, p.step, p.split, file_hash(p.path)] for p in record.pictures],
+    }
+    return config_hash(plain)
+
+
+def dashboard_command(tracking_uri: str, experiment_id: str = "", *, port: int = 5000) -> str:
+    """Text that tells how to open the dashboard; the link opens it in its machine-learning mode (the default is another one)."""
+    path = f"/#/experiments/{experiment_id}/runs" if experiment_id else "/#/experiments"
+    if re.match(r"https?://", tracking_uri):
+        return f"Open {tracking_uri.rstrip('/')}{path}?workflowType=machine_learning"
+    server = f"mlflow ui --backend-store-uri {tracking_uri} --host 127.0.0.1 --port {port} --workers 1"
+    return f"{server}\nthen open http://127.0.0.1:{port}{path}?workflowType=machine_learning"
+
+
+def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _write(client: MlflowClient, experiment_id: str, record: Record, content: str) -> str:
+    from mlflow.entities import Metric, Param, RunTag
+
+    now = int(time.time() * 1000)
+    tags = {**record.tags, RUN_KEY: record.run_key}
+    if record.note:
+        tags["mlflow.note.content"] = record.note
+    run = client.create_run(experiment_id, run_name=record.name, start_time=now, tags={RUN_KEY: record.run_key})
+    number = str(run.info.run_id)
+    metrics = [Metric(k, v, now, 0) for k, v in record.metrics.items()]
+    metrics += [Metric(k, v, now, step) for k, points in record.curves.items() for step, v in points]
+    for some in _chunks(metrics, METRICS_PER_BATCH):
+        client.log_batch(number, metrics=some, synchronous=True)
+    for pairs in _chunks(list(record.params.items()), WORDS_PER_BATCH):
+        client.log_batch(number, params=[Param(k, v[:6000]) for k, v in pairs], synchronous=True)
+    for pairs in _chunks(list(tags.items()), WORDS_PER_BATCH):
+        client.log_batch(number, tags=[RunTag(k, v[:8000]) for k, v in pairs], synchronous=True)
+    client.log_inputs(number, datasets=_datasets(record))
+    _log_pictures(client, number, record)
+    client.set_tag(number, CONTENT, content)
+    client.set_terminated(number, status="FINISHED", end_time=now)
+    return number
+
+
+def _datasets(record: Record) -> list[DatasetInput]:
+    """What fills the Dataset column: the manifest's digest, or that of all inputs, with the scored splits as context."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    digest = record.inputs.get("manifest") or config_hash(record.inputs)
+    splits = sorted(k.removesuffix("/samples") for k in record.metrics if k.endswith("/samples") and "_" not in k)
+    data = Dataset(name=str(record.key["dataset"]), digest=digest[:36], source_type="local", source="{}")
+    return [DatasetInput(data, tags=[InputTag("mlflow.data.context", ", ".join(splits) or "none")])]
+
+
+def _log_pictures(client: MlflowClient, run_id: str, record: Record) -> None:
+    """Overlays as one tile for each split whose slider goes from the worst to the best Dice; the table names the samples."""
+    if not record.pictures:
+        return
+    from PIL import Image
+
+    for picture in record.pictures:
+        with Image.open(picture.path) as image:
+            image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+            key = f"{picture.split} overlays from worst to best"
+            client.log_image(run_id, image.convert("RGB"), key=key, step=picture.step, synchronous=True)
+    table: dict[str, Any] = {name: [getattr(p, name) for p in record.pictures] for name in ("split", "step", "sample")}
+    client.log_table(run_id, data=table, artifact_file="overlays.json")
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
