@@ -23,7 +23,7 @@ class Backbone(nn.Module, ABC):
     Attributes:
         channels: c of each stage.
         strides: pixels of the image per feature cell, for each stage. An `output_stride` below 32 removes the late strides;
-            nothing is dilated, so pretrained filters see finer structure there than they were trained on, and fine-tuning settles that.
+            nothing is dilated, so pretrained filters see finer structure there than they were trained on: fine-tune.
         freeze_bn: `train()` leaves batch norm in evaluation mode: its statistics stay (its scale and shift still learn). On a few
             dozen images live statistics do not follow the weights, and give a falling loss with chance accuracy.
     """

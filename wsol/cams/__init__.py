@@ -1,0 +1,41 @@
+"""Localizer + images + classes -> one raw map per image, and from raw maps to scores.
+
+Maps are raw: signed, before the final ReLU, without bias, detached, float32 (b, h, w) at feature resolution. Scaling is apart
+from the methods: `finish`. Names resolve late: importing the room imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsol._names import lazy
+
+if TYPE_CHECKING:
+    from wsol.cams.base import Cam as Cam
+    from wsol.cams.base import Evidence as Evidence
+    from wsol.cams.drawing import Maps as Maps
+    from wsol.cams.drawing import cam as cam
+    from wsol.cams.drawing import cams as cams
+    from wsol.cams.finishing import finish as finish
+
+# No module here may bear the name of a function of the face: importing it would put the module in the function's place.
+_WHERE = {
+    "Cam": "base",
+    "Evidence": "base",
+    "Maps": "drawing",
+    "cam": "drawing",
+    "cams": "drawing",
+    "finish": "finishing",
+}
+
+METHODS = {
+    "cam": "linear:ClassMap",
+    "grad-cam": "gradient:GradCam",
+    "hirescam": "gradient:HiResCam",
+    "layer-cam": "gradient:LayerCam",
+}
+"""Name -> `Cam` class; its keyword arguments are the method's options, its class attributes the facts about it."""
+
+__all__ = ["METHODS", *_WHERE]
+
+__getattr__, __dir__ = lazy(__name__, _WHERE)
