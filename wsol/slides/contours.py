@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import shapely
+from shapely import affinity
 from shapely.geometry import Polygon
 
 from wsol.slides.heatmap import checked_score
@@ -38,15 +39,32 @@ def polygons(score: npt.NDArray[np.float32], threshold: float, *, frame: Box, mi
     for line in find_contours(ringed, level, fully_connected="low", positive_orientation="high"):
         ring = (line[:, ::-1] - 1.5) * cell  # array (row, column) -> (x, y); a cell's center is half a cell from its edge
         if len(ring) >= 4:
-            rings.append(shapely.make_valid(Polygon(ring)))
-    inside = shapely.Polygon()
-    # Even-odd: a ring inside a region is a hole, a ring inside a hole an island.
-    for ring in sorted(rings, key=lambda r: r.area, reverse=True):
-        inside = inside.symmetric_difference(ring)
-    inside = shapely.intersection(inside, shapely.box(0, 0, frame.width, frame.height))
-    inside = shapely.affinity.translate(inside, frame.x, frame.y)
-    parts = [p for p in shapely.get_parts(inside) if isinstance(p, Polygon) and p.area > max(min_area, 0)]
-    return [Polygon(p.exterior, [h for h in p.interiors if Polygon(h).area > min_area]) for p in parts]
+            rings.append(ring)
+    whole = shapely.box(0, 0, frame.width, frame.height)
+    clipped = [shapely.intersection(p, whole) for p in _nested(rings)]
+    parts = [p for c in clipped for p in shapely.get_parts(c) if isinstance(p, Polygon) and p.area > max(min_area, 0)]
+    parts = [Polygon(p.exterior, [h for h in p.interiors if Polygon(h).area > min_area]) for p in parts]
+    return [affinity.translate(p, frame.x, frame.y) for p in parts]
+
+
+def _nested(rings: list[npt.NDArray[np.float64]]) -> list[Any]:
+    """Regions with their holes, from closed lines that do not cross. Which way a line turns says where the high ground is."""
+    shells: list[Any] = []
+    holes: list[Any] = []
+    for ring in rings:
+        x, y = ring.T
+        turn = (x[:-1] * y[1:] - x[1:] * y[:-1]).sum()
+        (shells if turn < 0 else holes).append(Polygon(ring))
+    shells.sort(key=lambda p: p.area)
+    tree = shapely.STRtree(shells)
+    inner: list[list[Any]] = [[] for _ in shells]
+    for hole in holes:
+        around = [
+            int(i) for i in tree.query(hole) if shells[i].area > hole.area and shells[i].contains(hole.representative_point())
+        ]
+        inner[min(around)].append(hole.exterior)  # the smallest region around it; every hole has one
+    made = (Polygon(shell.exterior, rim) for shell, rim in zip(shells, inner, strict=True))
+    return [p if p.is_valid else shapely.make_valid(p) for p in made]
 
 
 def geojson(
