@@ -1,0 +1,60 @@
+"""Map + mask -> number with an interval: pixel metrics over all thresholds, thresholds, classification, bootstrap, badges.
+
+Arrays in, numbers out: no files, no networks. Conventions of the whole room: scores are float32 in [0, 1]; a pixel is positive
+iff score >= threshold; fractions, never percent; an undefined number is NaN, never 0. Names resolve late: importing the room
+costs nothing.
+"""
+
+from __future__ import annotations
+
+from wsol._names import lazy
+
+_WHERE = {
+    "Confusion": "counts",
+    "Curve": "counts",
+    "PixelCounts": "counts",
+    "average_precision": "counts",
+    "PixelCurve": "pixels",
+    "PixelResult": "pixels",
+    "count_pixels": "pixels",
+    "score_histogram": "pixels",
+    "Plateau": "thresholds",
+    "Threshold": "thresholds",
+    "best_threshold": "thresholds",
+    "otsu": "thresholds",
+    "plateau": "thresholds",
+    "accuracy": "classification",
+    "auc": "classification",
+    "balanced_accuracy": "classification",
+    "confusion": "classification",
+    "Interval": "intervals",
+    "bootstrap": "intervals",
+    "bootstrap_accuracy": "intervals",
+    "percentile_interval": "intervals",
+    "ratio": "intervals",
+    "resampled_sums": "intervals",
+    "Badges": "protocol",
+    "flagged_area": "metrics",
+    "fit_range": "scales",
+    "pixel_intervals": "summary",
+    "summarize": "summary",
+}
+
+METRICS = {
+    "pxap": "metrics:pxap",
+    "exact-ap": "metrics:exact_ap",
+    "prevalence": "metrics:prevalence",
+    "dice": "metrics:dice",
+    "iou": "metrics:iou",
+    "precision": "metrics:precision",
+    "recall": "metrics:recall",
+    "flagged-area": "metrics:flagged_area",
+    "accuracy": "classification:accuracy",
+    "balanced-accuracy": "classification:balanced_accuracy",
+    "auc": "classification:auc",
+}
+"""What can be measured: name -> the object that measures it."""
+
+__all__ = ["METRICS", *_WHERE]
+
+__getattr__, __dir__ = lazy(__name__, _WHERE)

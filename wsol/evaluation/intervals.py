@@ -1,0 +1,138 @@
+"""How far a number would move with other patients: the bootstrap over clusters (Field and Welsh, 2007).
+
+Images of one patient are not independent, so patients are drawn with replacement, whole. Every metric here is a function of
+*sums* over samples (pooled pixel counts, sum of hits and number of samples), so a replicate is one row of weights times the
+patients' sums: 1,000 replicates of 1,000 images are one matrix product. Percentile intervals of few patients are too narrow, so
+each says how many it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wsol.evaluation.counts import Floats
+
+MIN_DEFINED = 0.5
+"""A replicate may be undefined (no positive pixel was drawn). With fewer defined ones than this share there is no interval."""
+
+
+class Interval(NamedTuple):
+    """Where `level` of the replicates lie, and the number of patients behind it; ends are NaN where there is no interval."""
+
+    bounds: tuple[float, float]
+    clusters: int
+
+    @property
+    def low(self) -> float:
+        """Lower end."""
+        return self.bounds[0]
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        return self.bounds[1]
+
+
+NONE = (float("nan"), float("nan"))
+
+
+def cluster_sums(table: ArrayLike, clusters: Sequence[str]) -> Floats:
+    """Sum of the rows of each cluster: (n, d) -> (c, d).
+
+    Raises:
+        ValueError: not one cluster per row, or NaN in the table (drop such samples first).
+    """
+    rows = np.asarray(table, np.float64)
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or len(rows) != len(clusters) or not len(rows):
+        raise ValueError(f"need one cluster per row and at least one row; got a table {rows.shape} and {len(clusters)} clusters")
+    if not np.isfinite(rows).all():
+        raise ValueError(
+            f"{np.count_nonzero(~np.isfinite(rows).all(axis=1))} of {len(rows)} rows hold NaN or infinity; leave them out first"
+        )
+    _, group = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    sums = np.zeros((int(group.max()) + 1, rows.shape[1]))
+    np.add.at(sums, group, rows)
+    return sums
+
+
+def resampled_sums(
+    table: ArrayLike, clusters: Sequence[str], *, replicates: int = 1000, generator: np.random.Generator
+) -> Floats:
+    """Sums of the table's columns over clusters drawn with replacement: float64 (replicates, d). Counts below 2^53 stay exact."""
+    sums = cluster_sums(table, clusters)
+    drawn = generator.multinomial(len(sums), np.full(len(sums), 1.0 / len(sums)), size=replicates)
+    return drawn.astype(np.float64) @ sums
+
+
+def percentile_interval(values: Floats, clusters: int, level: float = 0.95) -> Interval:
+    """The middle `level` of replicate values (r,), undefined ones left out; NaN ends with one cluster or too few defined."""
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    defined = values[~np.isnan(values)]
+    if clusters < 2 or defined.size < MIN_DEFINED * values.size or not defined.size:
+        return Interval(NONE, clusters)
+    low, high = np.percentile(defined, [50 * (1 - level), 50 * (1 + level)])
+    return Interval((float(low), float(high)), clusters)
+
+
+def bootstrap(
+    table: ArrayLike,
+    clusters: Sequence[str],
+    statistic: Callable[[Floats], Floats],
+    *,
+    generator: np.random.Generator,
+    replicates: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """Interval of ``statistic(sum of rows)`` over resampled clusters.
+
+    Args:
+        table: (n, d) numbers per sample that add up, e.g. pixel counts per bin, or (hit, 1).
+        clusters: (n,) the patient of each sample. An empty name means unknown: then nothing says which samples belong together,
+            and there is no interval (0 clusters) rather than one that is too narrow.
+        statistic: sums (r, d) -> values (r,); `ratio` gives means.
+        generator: makes the draws; same generator state, same interval.
+        replicates: number of draws.
+        level: 0.95 for a 95 percent interval.
+
+    Returns:
+        ((low, high), clusters); ((nan, nan), 1) with a single cluster.
+
+    Raises:
+        ValueError: not one cluster per row, or NaN in the table.
+    """
+    names = [str(c) for c in clusters]
+    if "" in names:
+        return Interval(NONE, 0)
+    count = len(set(names))
+    if count < 2:
+        cluster_sums(table, names)  # its checks hold here too
+        return Interval(NONE, count)
+    sums = resampled_sums(table, names, replicates=replicates, generator=generator)
+    return percentile_interval(np.asarray(statistic(sums)), count, level)
+
+
+def ratio(sums: Floats) -> NDArray[Any]:
+    """First column over second: the statistic of a mean, whose table rows are (value, 1). NaN where the second is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(sums[:, 1] != 0, sums[:, 0] / sums[:, 1], np.nan)
+
+
+def bootstrap_accuracy(
+    labels: ArrayLike, predicted: ArrayLike, clusters: Sequence[str], *, generator: np.random.Generator, replicates: int = 1000
+) -> Interval:
+    """95 percent interval of the accuracy over resampled patients.
+
+    Raises:
+        ValueError: labels, predictions and clusters are not (n,) each.
+    """
+    truth, called = np.asarray(labels), np.asarray(predicted)
+    if truth.shape != called.shape or truth.ndim != 1:
+        raise ValueError(f"need one prediction per label, both (n,); got {called.shape} for {truth.shape}")
+    table = np.column_stack([truth == called, np.ones(truth.shape)])
+    return bootstrap(table, clusters, ratio, generator=generator, replicates=replicates)
