@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import pytest
@@ -103,14 +102,6 @@ def slow_resnet18(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tens
     return y
 
 
-@pytest.fixture(scope="module")
-def monai() -> None:
-    with warnings.catch_warnings():  # its import warns of its own deprecations
-        warnings.simplefilter("ignore")
-        import monai.networks.nets  # noqa: F401
-
-
-@pytest.mark.usefixtures("monai")
 def test_resnet18_computes_what_torchvision_computes(tmp_path: Path):
     state = torchvision_layout(torch.Generator().manual_seed(0))
     torch.save(state, tmp_path / "resnet18.pth")
@@ -128,7 +119,6 @@ def test_resnet18_computes_what_torchvision_computes(tmp_path: Path):
     assert torch.equal(f.stages[3], g.stages[3])
 
 
-@pytest.mark.usefixtures("monai")
 def test_resnet18_names_the_keys_that_do_not_fit(tmp_path: Path):
     from safetensors.torch import save_file
 
@@ -148,7 +138,6 @@ def test_resnet18_names_the_keys_that_do_not_fit(tmp_path: Path):
     load_weights(net.backbone, tmp_path / "old.safetensors")  # files from before the counters existed
 
 
-@pytest.mark.usefixtures("monai")
 def test_resnet18_without_a_hub_says_how_to_get_weights(monkeypatch, tmp_path: Path):
     from urllib.error import URLError
 

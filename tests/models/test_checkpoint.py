@@ -39,7 +39,7 @@ def test_missing_damaged_and_mismatched_files_are_told_apart(net: Localizer, tmp
     path, card = save_checkpoint(net, tmp_path / "x.safetensors")
     whole, text = path.read_bytes(), card.read_text()
     path.write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match="is not the file that x.json describes"):
+    with pytest.raises(ValueError, match=r"is not the file that x\.json describes"):
         load_checkpoint(path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="no weights at"):

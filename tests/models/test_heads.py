@@ -54,8 +54,9 @@ def test_lse_tends_to_the_mean_and_to_the_maximum():
     half = head(Lse, dtype=torch.float64, r=5.0)
     between = half(f).logits - half.bias
     assert ((between > mean) & (between < top)).all()
-    single = head(Lse, dtype=torch.float64, r=0.01).float()  # and in float32, at an r one may choose
-    torch.testing.assert_close((single(Features((f.last.float(),))).logits - single.bias).double(), mean, rtol=0, atol=0.1)
+    gentle = head(Lse, dtype=torch.float64, r=0.01)  # float32 does not drown at an r one may choose
+    exact, single = gentle(f).logits, gentle.float()(Features((f.last.float(),))).logits
+    torch.testing.assert_close(single.double(), exact, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("scale", [1e4, -1e4, 1e30])

@@ -68,7 +68,7 @@ def _one(
 ) -> npt.NDArray[np.float32]:
     """One rectified map."""
     # Decided before resizing, whose rounding would turn a constant map into noise that min-max then blows up to the full scale.
-    constant = float(m.max()) - float(m.min()) <= 4 * np.finfo(np.float32).eps * float(np.abs(m).max())
+    constant = float(m.max()) - float(m.min()) <= 4 * float(np.finfo(np.float32).eps) * float(np.abs(m).max())
     if normalize == "minmax" and constant:
         return np.zeros(size or m.shape, np.float32)
     if size is not None and tuple(size) != m.shape:

@@ -1,0 +1,68 @@
+"""A small net with the shape of the real ones: three stages, the last after a ReLU. Quick, and every head fits it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from wsol.models import Backbone, Localizer
+from wsol.models.heads import Gap, Lse
+
+
+class Tiny(Backbone):
+    paper = "none"
+    channels = (8, 12, 16)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strides = (2, 4, 8)
+        inside = (3, *self.channels[:-1])
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, 2, 1) for i, o in zip(inside, self.channels, strict=True))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in self.channels)
+
+    def normalize(self, images):
+        return images - 0.5
+
+    def stage(self, number, x):
+        return self.norms[number](self.convs[number](x)).relu()
+
+    @staticmethod
+    def find_imagenet() -> Path:
+        raise RuntimeError("no weights")
+
+
+def tiny(head: str = "gap", classes: int = 3, **options) -> Localizer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Localizer(Tiny(), {"gap": Gap, "lse": Lse}[head](16, classes, **options))
+        for p in net.head.parameters():
+            torch.nn.init.normal_(p)
+    return net.eval()
+
+
+@pytest.fixture(params=["gap", "lse"])
+def net(request) -> Localizer:
+    return tiny(request.param)
+
+
+@pytest.fixture
+def gap_net() -> Localizer:
+    return tiny("gap")
+
+
+@pytest.fixture
+def lse_net() -> Localizer:
+    return tiny("lse", r=2.0)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(4, 3, 40, 56, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def targets() -> torch.Tensor:
+    return torch.tensor([0, 2, 1, 2])
