@@ -23,7 +23,7 @@ def code_version() -> str:
     """The version of the running code, as ``0.1.0``, ``0.1.0+g2c5bfb0b2dad`` (a checkout) or ``0.1.0+g2c5bfb0b2dad.dirty``.
 
     A checkout is dirty when a file below the package folder differs from the commit or is unknown to it; data and results do not
-    count. Where git cannot tell (not installed, another owner) a checkout is ``0.1.0+unknown``. The answer is that of the first call.
+    count. Where git cannot tell (not installed, another owner) a checkout is ``0.1.0+unknown``. Asked once for each process.
     """
     return version_of(Path(wsol.__file__).parent, wsol.__version__)
 
@@ -68,8 +68,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def file_hash(path: str | Path) -> str:
     """16 hex digits of a file's content; at once also for whole slides.
 
-    A file of more than 64 MiB is known by its size and 64 blocks of 1 MiB spread evenly from its first to its last byte; the digits
-    then start with ``s`` for sampled, so that the two kinds are never taken for each other.
+    A file of more than 64 MiB is known by its size and 64 blocks of 1 MiB spread evenly from first to last byte; the digits then
+    start with ``s`` for sampled, so that the two kinds are never taken for each other.
 
     Raises:
         FileNotFoundError: no such file.

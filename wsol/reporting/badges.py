@@ -1,0 +1,69 @@
+"""Badges in words: what each kind is about, and which values a reader has to be careful with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wsol.reporting.table import Row
+
+KINDS = {
+    "supervision": ("training", "What training was told. Labels of whole slides or images are weak; masks are not."),
+    "checkpoint": (
+        "checkpoint",
+        "What picked the epoch: labels of the validation split (B-CL), masks (B-LOC), nothing (last), or a label-free rule.",
+    ),
+    "threshold": (
+        "threshold",
+        "Where the threshold of Dice, precision and flagged area comes from. A test oracle is a bound, not a result.",
+    ),
+    "map_class": (
+        "map of",
+        "Whose evidence is drawn: the declared positive class needs no label at test time, the ground truth does.",
+    ),
+    "scale": ("scale", "How raw maps became scores in [0, 1]. Min-max per image marks something even where nothing is."),
+    "split_unit": (
+        "split by",
+        "What the split keeps on one side. Splits finer than the patient let a patient be trained on and tested on.",
+    ),
+    "drawn": ("drawn", "Whether the network saw the whole image at once or tile by tile."),
+    "code": ("code", "Version of the code that made the number."),
+}
+"""Badge -> (its short title, its explanation)."""
+
+
+def careful(name: str, value: str) -> bool:
+    """Whether a reader of the number should be warned by this badge."""
+    return (
+        (name == "threshold" and "oracle" in value)
+        or (name == "map_class" and value == "ground truth")
+        or (name == "split_unit" and value in ("image", "patch"))
+        or (name == "code" and (".dirty" in value or "unknown" in value))
+        or (name == "checkpoint" and value.startswith("masks"))
+    )
+
+
+def common(table: Sequence[Row]) -> dict[str, str]:
+    """The badges that all trained rows share, each with its one value; they are shown once instead of in every row."""
+    trained = [r for r in table if not r.floor] or list(table)
+    said = {name: {tuple(r.badges.get(name, [])) for r in trained} for name in KINDS if any(name in r.badges for r in trained)}
+    return {name: next(iter(words))[0] for name, words in said.items() if len(words) == 1 and len(next(iter(words))) == 1}
+
+
+def chips(row: Row, shared: dict[str, str]) -> list[dict[str, str]]:
+    """The badges of a row that differ from the shared ones; several values over the runs make one chip that says so."""
+    found = []
+    for name, (title, words) in KINDS.items():
+        values = row.badges.get(name, [])
+        if not values or values == [shared.get(name)]:
+            continue
+        mark = "careful" if len(values) > 1 or any(careful(name, v) for v in values) else ""
+        found.append({"title": title, "value": " / ".join(values), "words": words, "mark": mark})
+    return found
+
+
+def shared_chips(shared: dict[str, str]) -> list[dict[str, str]]:
+    """The chips above a table, for what all its trained rows share."""
+    return [
+        {"title": KINDS[name][0], "value": value, "words": KINDS[name][1], "mark": "careful" if careful(name, value) else ""}
+        for name, value in shared.items()
+    ]

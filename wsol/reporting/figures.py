@@ -1,0 +1,182 @@
+"""Curves as inline SVG that takes its colors from the page, so that it is readable on light and on dark.
+
+matplotlib draws with stand-in colors, which are then replaced by CSS variables (``--c1`` ... ``--c8``) and ``currentColor``; all
+references to the network that matplotlib writes into its files are removed.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from wsol.reporting.table import Row, plateau
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED = "#0a0b0c", "#0a0b0d"
+SERIES = tuple(f"#0a0b1{i}" for i in range(8))
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MAX_LINES = len(SERIES)
+"""More lines than this in one panel cannot be told apart; the rest stays in the table."""
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib as mpl
+
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none", "svg.hashsalt": "wsol", "font.size": 9.5, "text.color": INK,
+        "axes.edgecolor": MUTED, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10.5, "axes.titlelocation": "left",
+        "axes.grid": True, "grid.color": MUTED, "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.frameon": False,
+    }  # fmt: skip
+    with mpl.rc_context(settings):
+        yield
+
+
+def _figure(columns: int, width: float = 10.4, height: float = 3.5) -> tuple[Figure, list[Axes]]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+    for ax in axes:
+        ax.patch.set_visible(False)
+    figure.patch.set_visible(False)
+    return figure, axes
+
+
+def inline(figure: Figure, name: str, label: str) -> str:
+    """A figure as one ``<svg>`` element for a page: ids start with `name`, `label` is read aloud instead of it."""
+    import html
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
+    text = re.sub(r"font: [\d.]+px [^;\"]*", lambda m: re.sub(r"px .*", "px inherit", m[0]), text).replace(
+        "font: ", "font-size: "
+    )
+    text = text.replace("px inherit", "px")
+    for i, color in enumerate(SERIES):
+        text = text.replace(color, f"var(--c{i + 1})")
+    text = text.replace(INK, "currentColor").replace(MUTED, "var(--muted)")
+    return re.sub(r"<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" ', text, count=1)
+
+
+def threshold_figure(table: Sequence[Row], name: str, reference: Row | None = None) -> str:
+    """Dice over the threshold and precision over recall for the rows of one model.
+
+    Thick stretches are the plateau (Dice within 95 % of the best), a filled mark is the chosen threshold, a hollow one the test
+    oracle; the dotted line on the right is the prevalence, what a random map gets. `reference`, a floor, is drawn dashed.
+    """
+    lines = [r for r in table if r.curves][:MAX_LINES]
+    if not lines:
+        return ""
+    with _style():
+        figure, (left, right) = _figure(2)
+        for i, row in enumerate(lines):
+            _threshold_line(left, row, SERIES[i], MARKS[i])
+            right.plot(row.curves["recall"], row.curves["precision"], color=SERIES[i], linewidth=1.6, label=row.method)
+        if reference is not None and reference.curves:
+            left.plot(reference.curves["threshold"], reference.curves["dice"], color=INK, linewidth=1.1, dashes=(4, 3))
+            right.plot(
+                reference.curves["recall"],
+                reference.curves["precision"],
+                color=INK,
+                linewidth=1.1,
+                dashes=(4, 3),
+                label=f"floor: {reference.method}",
+            )
+        chance = lines[0].value("prevalence").mean
+        if chance is not None:
+            right.axhline(chance, color=INK, linewidth=1.0, linestyle=":")
+            right.annotate(
+                f"prevalence {100 * chance:.1f}", (0.01, chance), xytext=(0, -11), textcoords="offset points", fontsize=8.5
+            )
+        _percent(left, "Threshold", "Dice", "Dice over the threshold")
+        _percent(right, "Recall", "Precision", "Precision over recall")
+        right.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9)
+        return inline(figure, name, f"Dice over threshold, and precision over recall, of {', '.join(r.name for r in lines)}")
+
+
+def _threshold_line(ax: Axes, row: Row, color: str, mark: str) -> None:
+    thresholds, dice = row.curves["threshold"], row.curves["dice"]
+    ax.plot(thresholds, dice, color=color, linewidth=1.6)
+    inside = plateau(row.curves)
+    ax.plot(
+        thresholds,
+        [d if i else float("nan") for d, i in zip(dice, inside, strict=True)],
+        color=color,
+        linewidth=6,
+        alpha=0.28,
+        solid_capstyle="butt",
+    )
+    places: list[tuple[str, dict[str, Any]]] = [
+        ("threshold", {}),
+        ("oracle_threshold", {"markerfacecolor": "none", "markersize": 10}),
+    ]
+    for value, extra in places:
+        at = row.value(value).mean
+        if at is not None:
+            height = dice[min(range(len(thresholds)), key=lambda i: abs(thresholds[i] - at))]
+            ax.plot([at], [height], **{"color": color, "marker": mark, "markersize": 6, "linestyle": "none", **extra})
+
+
+def _percent(ax: Axes, x: str, y: str, title: str) -> None:
+    ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"{x} (%)", ylabel=f"{y} (%)", title=title, xticks=ticks, yticks=ticks)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda v, _: f"{100 * v:.0f}")
+
+
+def history_figure(histories: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Training over epochs, a panel for the loss and up to three for validation; one line for each run, one color for each model.
+
+    Args:
+        histories: ``{"key": {"model", "fold", "seed"}, "rows": [{"epoch": 1, "train_loss": ...}, ...]}``.
+        name: of the figure within the page.
+    """
+    columns = dict.fromkeys(c for h in histories for row in h["rows"] for c in row)
+    losses = [c for c in columns if c in ("train_loss", "val_loss", "train/loss", "val/loss")]
+    wanted = [c for c in columns if re.match("val[_/]", c) and "loss" not in c][:3]
+    panels = [*([losses] if losses else []), *([c] for c in wanted)]
+    models = list(dict.fromkeys(str(h["key"]["model"]) for h in histories))[:MAX_LINES]
+    if not panels or not models:
+        return ""
+    from matplotlib.ticker import MaxNLocator
+
+    with _style():
+        figure, axes = _figure(len(panels), height=2.9)
+        for ax, panel in zip(axes, panels, strict=True):
+            for column in panel:
+                _history_lines(ax, column, histories, models)
+            ax.set(xlabel="Epoch", title=" and ".join(c.replace("_", " ").replace("/", " ") for c in panel))
+            if len(panel) > 1:
+                ax.set_title("loss: train, and validation dashed")
+            ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9)
+        return inline(figure, name, f"Training curves of {', '.join(models)}")
+
+
+def _history_lines(ax: Axes, column: str, histories: Sequence[Mapping[str, Any]], models: Sequence[str]) -> None:
+    for i, model in enumerate(models):
+        runs = [h for h in histories if str(h["key"]["model"]) == model]
+        for j, history in enumerate(runs):
+            points = [(row["epoch"], row[column]) for row in history["rows"] if column in row]
+            if points:
+                epochs, values = zip(*points, strict=True)
+                style = "--" if column.startswith("val") and "loss" in column else "-"
+                label = model if j == 0 and style == "-" else None
+                mark = "." if len(points) < 40 else ""
+                fade = 1.0 if len(runs) == 1 else 0.6
+                ax.plot(epochs, values, color=SERIES[i], linewidth=1.6, alpha=fade, label=label, marker=mark, linestyle=style)
