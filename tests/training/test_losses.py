@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from wsol.training import balanced_weights, cross_entropy
+
+
+def logits_and_labels(seed=0, n=7, k=3):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(n, k, generator=g) * 3, torch.randint(0, k, (n,), generator=g)
+
+
+def test_closed_form_of_two_equal_logits():
+    assert cross_entropy(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])).item() == pytest.approx(math.log(2))
+
+
+def test_agrees_with_torch_where_the_definitions_agree():
+    logits, labels = logits_and_labels()
+    weights = [0.5, 2.0, 3.0]
+    for smoothing, w in ((0.0, None), (0.2, None), (0.0, weights)):
+        reference = functional.cross_entropy(logits, labels, None if w is None else torch.tensor(w), label_smoothing=smoothing)
+        assert cross_entropy(logits, labels, label_smoothing=smoothing, class_weights=w).item() == pytest.approx(
+            reference.item(), 1e-6
+        )
+
+
+def test_weighted_and_smoothed_equals_the_slow_formula():
+    logits, labels = logits_and_labels(1)
+    w, s, k = [0.5, 2.0, 3.0], 0.3, 3
+    top = bottom = 0.0
+    for row, y in zip(logits.double().tolist(), labels.tolist(), strict=True):
+        norm = math.log(sum(math.exp(z) for z in row))
+        q = [(1 - s) * (c == y) + s / k for c in range(k)]
+        top += w[y] * sum(-q[c] * (row[c] - norm) for c in range(k))
+        bottom += w[y]
+    assert cross_entropy(logits, labels, label_smoothing=s, class_weights=w).item() == pytest.approx(top / bottom, 1e-5)
+
+
+def test_half_precision_logits_are_lifted():
+    logits, labels = logits_and_labels()
+    loss = cross_entropy(logits.bfloat16(), labels)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(cross_entropy(logits.bfloat16().float(), labels).item())
+
+
+def test_bad_input_is_named():
+    logits, labels = logits_and_labels()
+    with pytest.raises(ValueError, match=r"logits \(7, 3\) and labels \(6,\)"):
+        cross_entropy(logits, labels[:6])
+    with pytest.raises(ValueError, match=r"0\.\.2; got \[5\]"):
+        cross_entropy(logits, torch.full((7,), 5))
+    with pytest.raises(ValueError, match="label_smoothing"):
+        cross_entropy(logits, labels, label_smoothing=1.0)
+    with pytest.raises(ValueError, match="3 positive numbers"):
+        cross_entropy(logits, labels, class_weights=[1.0, 1.0])
+
+
+def test_balanced_weights():
+    labels = [0] * 6 + [1] * 2
+    weights = balanced_weights(labels, 2)
+    assert weights == pytest.approx([8 / 12, 2.0])
+    assert sum(weights[y] for y in labels) / len(labels) == pytest.approx(1)
+    with pytest.raises(ValueError, match="class 1 of 2 has no training sample"):
+        balanced_weights([0, 0], 2)

@@ -1,0 +1,245 @@
+"""The training loop, readable from top to bottom.
+
+Epochs and steps count from 1. Randomness comes from (seed, epoch) only: `batches` and the strategy get generators, and random
+layers are seeded for the length of an epoch. On a CPU, the same seed and number of threads give the same bits, whether or not the
+training was killed on its way; on CUDA some kernels add in any order, and equality holds to rounding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from wsol.training.criteria import CHECKPOINTS, Criterion
+from wsol.training.device import choose_device
+from wsol.training.ema import Ema
+from wsol.training.epoch import Step, train_epoch
+from wsol.training.history import Row, write_history
+from wsol.training.optimizer import build_optimizer, load_optimizer, optimizer_tensors
+from wsol.training.progress import Display, display
+from wsol.training.randomness import seeded_generator, seeded_layers
+from wsol.training.resume import Kept, State, clear_state, read_state, snapshot, weights_hash, write_state
+from wsol.training.schedule import warmup_cosine
+
+if TYPE_CHECKING:
+    from wsol.data import Batch
+    from wsol.models import Localizer
+    from wsol.training.strategies.base import Strategy
+
+Batches = Callable[[int, torch.Generator], Iterable["Batch"]]
+Validate = Callable[["Localizer"], Mapping[str, float]]
+Save = Callable[[str, "Localizer", int, dict[str, float]], None]
+
+
+def fit(
+    net: Localizer,
+    strategy: Strategy,
+    batches: Batches,
+    *,
+    epochs: int,
+    validate: Validate | None = None,
+    keep: Mapping[str, Criterion] | None = None,
+    save: Save | None = None,
+    lr: float = 2e-4,
+    head_lr_factor: float = 10.0,
+    weight_decay: float = 1e-4,
+    warmup: float = 0.1,
+    clip: float | None = None,
+    ema: float | None = None,
+    bf16: bool = True,
+    channels_last: bool = True,
+    device: str = "auto",
+    seed: int = 0,
+    state_path: Path | str | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
+    history_path: Path | str | None = None,
+    on_epoch: Callable[[Row], None] | None = None,
+    progress: bool | None = None,
+) -> list[Row]:
+    """Train `net` in place and hand the epochs worth keeping to `save`.
+
+    Args:
+        net: moved to the device; at the end in evaluation mode with the last (with `ema`: the averaged) weights.
+        strategy: what is minimized.
+        batches: (epoch, generator) -> the batches of this epoch; what comes back has a length (steps per epoch).
+        epochs: passes over the batches.
+        validate: gets the net in evaluation mode on its device after every epoch, returns metrics by name.
+        keep: criteria by checkpoint name; only `last` if not given. The untrained net is no candidate.
+        save: (name, net, epoch, metrics), called once per name after the last epoch with that epoch's weights in the net. Not
+            before: the checkpoint of a training that is still running would look like a result.
+        lr: peak rate of the backbone; `net.head` and the strategy's own parameters get `head_lr_factor` times as much.
+        head_lr_factor: see `lr`.
+        weight_decay: AdamW's, not on norms and biases.
+        warmup: share of the steps that warm up, before the cosine.
+        clip: largest gradient norm; None does not clip.
+        ema: decay of a moving average of the weights, which then is validated and kept; None: no average.
+        bf16: bfloat16 autocast in training. Validation runs as `validate` runs it.
+        channels_last: NHWC memory, faster for convolutions on CPU and GPU.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        seed: of the whole training; the weights of `net` at the start are the caller's.
+        state_path: folder from which a killed training goes on, exactly; removed by `clear_state` when all is saved.
+        fingerprint: what else the result depends on (code version, data hashes, crop, ...), JSON-ready. A state of another
+            fingerprint, other settings or other starting weights is not used; a message says what differs.
+        history_path: CSV with one row per epoch, rewritten whole after each.
+        on_epoch: gets each finished row.
+        progress: True: a bar; False: silent; None: a bar on a terminal, else one line per epoch.
+
+    Returns:
+        The history: epoch, train_loss (and each part where there are several), lr, seconds, validation metrics.
+
+    Raises:
+        ValueError: a setting is out of range, all training labels are one class, a criterion's metric is missing.
+        RuntimeError: a loss or gradient is not finite (names epoch, step, samples), or memory ran out (names what to lower).
+    """
+    keep = {"last": CHECKPOINTS["last"]} if keep is None else keep
+    _check(epochs, warmup, clip, keep, validate)
+    settings = {
+        "epochs": epochs, "lr": lr, "head_lr_factor": head_lr_factor, "weight_decay": weight_decay, "warmup": warmup,
+        "clip": clip, "ema": ema, "bf16": bf16, "channels_last": channels_last, "seed": seed, "strategy": strategy.settings(),
+        "keep": {name: dataclasses.asdict(criterion) for name, criterion in keep.items()},
+        "start": weights_hash(net, strategy), "fingerprint": dict(fingerprint or {}),
+    }  # fmt: skip
+    where = choose_device(device)
+    net.to(where)
+    if channels_last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    strategy.to(where)
+    optimizer = build_optimizer(net, strategy, lr=lr, head_lr_factor=head_lr_factor, weight_decay=weight_decay)
+    average = Ema(net, ema) if ema is not None else None
+    parts = _Parts(net, strategy, optimizer, average)
+    how = Step(where, epochs, warmup, clip, bf16, channels_last)
+    folder, table = (Path(path) if path is not None else None for path in (state_path, history_path))
+
+    with display(epochs, progress) as show:
+        state = _resumed(folder, settings, parts, epochs, show)
+        if state.epoch == 0:
+            strategy.prepare(net, batches(1, seeded_generator(seed, 0, "prepare")))
+
+        for epoch in range(state.epoch + 1, epochs + 1):
+            started = time.perf_counter()
+            with seeded_layers(seed, epoch, where):
+                stream = batches(epoch, seeded_generator(seed, epoch, "batches"))
+                draws = seeded_generator(seed, epoch, "loss")
+                losses = train_epoch(net, strategy, stream, optimizer, average, draws, show, epoch=epoch, how=how)
+            with average.applied(net) if average else nullcontext():
+                metrics = _validated(net, validate)
+                _choose(state.kept, keep, net, epoch, metrics)
+            rate = optimizer.param_groups[0]["lr"] / optimizer.param_groups[0]["peak_lr"] * lr
+            row = {"epoch": epoch, **losses, "lr": rate, "seconds": time.perf_counter() - started, **metrics}
+            state.epoch, state.history = epoch, [*state.history, row]
+            if folder is not None:
+                parts.into(state)
+                write_state(folder, state, settings)
+            if table is not None:
+                write_history(state.history, table)
+            show.epoch(row)
+            if on_epoch is not None:
+                on_epoch(row)
+
+    if table is not None:  # a training that was resumed after its last epoch still owes the file
+        write_history(state.history, table)
+    if average is not None:
+        net.load_state_dict(average.average)
+    net.eval()
+    _save_kept(net, keep, state, save)
+    return state.history
+
+
+def _check(epochs: int, warmup: float, clip: float | None, keep: Mapping[str, Criterion], validate: Validate | None) -> None:
+    """Raise for what would only be noticed after an epoch."""
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1; got {epochs}")
+    warmup_cosine(0.0, warmup)
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip is the largest gradient norm and must be positive; got {clip}")
+    for name, criterion in keep.items():
+        if criterion.metric is not None and validate is None:
+            raise ValueError(f"checkpoint {name!r} is chosen by {criterion.metric!r}, but there is no validation; pass validate=")
+
+
+def _validated(net: Localizer, validate: Validate | None) -> dict[str, float]:
+    """The metrics of the net in evaluation mode."""
+    net.eval()
+    return {} if validate is None else {name: float(value) for name, value in validate(net).items()}
+
+
+def _choose(kept: dict[str, Kept], keep: Mapping[str, Criterion], net: Localizer, epoch: int, metrics: dict[str, float]) -> None:
+    """Let every criterion decide whether this epoch replaces the one it holds."""
+    for name, criterion in keep.items():
+        if criterion.better(metrics, kept[name].metrics if name in kept else None):
+            # What keeps the last epoch needs no copy: its weights are in the net when training ends.
+            kept[name] = Kept(epoch, metrics, None if criterion.metric is None else snapshot(net.state_dict()))
+
+
+def _save_kept(net: Localizer, keep: Mapping[str, Criterion], state: State, save: Save | None) -> None:
+    """Hand each kept epoch to `save`, with its weights in the net; afterwards the net is as before.
+
+    Raises:
+        RuntimeError: a criterion kept nothing, since its metric never was a number.
+    """
+    last = snapshot(net.state_dict())
+    for name, criterion in keep.items():
+        if name not in state.kept:
+            raise RuntimeError(f"no epoch can be kept as {name!r}: {criterion.metric!r} was never a number; see the history")
+        best = state.kept[name]
+        if save is not None:
+            net.load_state_dict(last if best.weights is None else best.weights)
+            save(name, net, best.epoch, dict(best.metrics))
+    net.load_state_dict(last)
+
+
+@dataclasses.dataclass
+class _Parts:
+    """What changes while training and goes to and from a `State` as named tensors."""
+
+    net: Localizer
+    strategy: Strategy
+    optimizer: torch.optim.Optimizer
+    average: Ema | None
+
+    def into(self, state: State) -> None:
+        """Copy the present values into `state`."""
+        groups = {
+            "net": self.net.state_dict(),
+            "strategy": self.strategy.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "average": self.average.average if self.average else {},
+        }
+        state.tensors = snapshot({f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()})
+        state.ema_steps = self.average.steps if self.average else 0
+
+    def restore(self, state: State) -> None:
+        """Set everything to what `state` holds."""
+        groups: dict[str, dict[str, Tensor]] = {"net": {}, "strategy": {}, "optimizer": {}, "average": {}}
+        for key, value in state.tensors.items():
+            group, _, name = key.partition("/")
+            groups[group][name] = value
+        self.net.load_state_dict(groups["net"])
+        self.strategy.load_state_dict(groups["strategy"])
+        load_optimizer(self.optimizer, groups["optimizer"])
+        if self.average is not None:
+            self.average.steps = state.ema_steps
+            for name, value in groups["average"].items():
+                self.average.average[name].copy_(value)
+
+
+def _resumed(folder: Path | None, settings: Mapping[str, Any], parts: _Parts, epochs: int, show: Display) -> State:
+    """The state to go on from, put into `parts`; a fresh one where there is none that fits."""
+    if folder is None:
+        return State()
+    state, why_not = read_state(folder, settings)
+    if state is None:
+        if why_not:
+            show.say(why_not)
+            clear_state(folder)  # its kept epochs are not ours
+        return State()
+    parts.restore(state)
+    show.say(f"continuing after epoch {state.epoch}/{epochs} from {folder}")
+    return state

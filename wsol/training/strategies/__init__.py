@@ -1,0 +1,1 @@
+"""Ways to train, one file each; the table is `wsol.training.STRATEGIES`."""
