@@ -31,6 +31,10 @@ def catalog(what: str) -> list[dict[str, Any]]:
 
 
 def _row(name: str, thing: Any) -> dict[str, Any]:
-    facts = {k: getattr(thing, k) for k in ("needs_gradient", "local", "supervision") if isinstance(getattr(thing, k, None), bool | str)}
+    facts = {
+        k: getattr(thing, k)
+        for k in ("needs_gradient", "local", "supervision")
+        if isinstance(getattr(thing, k, None), bool | str)
+    }
     summary = (thing.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
     return {"name": name, "paper": str(getattr(thing, "paper", "") or ""), "summary": " ".join(summary.split()), **facts}

@@ -150,7 +150,9 @@ class Config(Section):
     tile: Tile = Tile()
     models: dict[Name, Model] = Field(description="localizers by name; an edge between two is `from`")
     maps: dict[Name, list[str | MapMethod]] = Field(description="map sets by name: lists of methods, drawn in one job per model")
-    checkpoints: list[Name] = Field(default=["b-cl"], min_length=1, description="checkpoints to draw maps with: b-cl, last, label-free")
+    checkpoints: list[Name] = Field(
+        default=["b-cl"], min_length=1, description="checkpoints to draw maps with: b-cl, last, label-free"
+    )
     folds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="folds of the split")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="training seeds")
     train: Train = Train()
@@ -288,13 +290,27 @@ def _types(annotation: Any) -> list[Any]:
 def reference() -> str:
     """The configuration reference as Markdown, one table per section, generated from the schema."""
     out = ["# Configuration reference", "", "Generated from the schema by `wsol config --reference`; do not edit.", ""]
-    sections: list[tuple[str, type[Section]]] = [("(top level)", Config), ("prepare", Prepare), ("tile", Tile), ("models.NAME", Model)]
+    sections: list[tuple[str, type[Section]]] = [
+        ("(top level)", Config),
+        ("prepare", Prepare),
+        ("tile", Tile),
+        ("models.NAME", Model),
+    ]
     sections += [("maps.NAME[]", MapMethod), ("train", Train), ("localize", Localize), ("heatmap", Heatmap)]
     sections += [("evaluate", Evaluate), ("report", Report), ("log", Log)]
     for title, schema in sections:
-        out += [f"## `{title}`", "", (schema.__doc__ or "").strip().splitlines()[0], "", "| key | default | meaning |", "|---|---|---|"]
+        out += [
+            f"## `{title}`",
+            "",
+            (schema.__doc__ or "").strip().splitlines()[0],
+            "",
+            "| key | default | meaning |",
+            "|---|---|---|",
+        ]
         for name, field in schema.model_fields.items():
-            default = "required" if field.is_required() else ("" if isinstance(field.default, Section) else f"`{_default(field)}`")
+            default = (
+                "required" if field.is_required() else ("" if isinstance(field.default, Section) else f"`{_default(field)}`")
+            )
             out.append(f"| `{field.alias or name}` | {default} | {(field.description or 'see its section').replace('|', '/')} |")
         out.append("")
     return "\n".join(out)

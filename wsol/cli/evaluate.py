@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from wsol.cli.config import Evaluate
 from wsol.cli.files import atomic, read_json, write_json
@@ -18,7 +18,7 @@ from wsol.cli.scoring import BADGE, Maps, Scale, fit_scale, score
 if TYPE_CHECKING:
     import pandas as pd
 
-    from wsol.data import Manifest, Masks
+    from wsol.data import Manifest, Masks, StoredMap
     from wsol.evaluation import PixelCounts, Threshold
 
 BOUNDED = {"all-ones", "random", "pixel-regression"}
@@ -26,7 +26,16 @@ BOUNDED = {"all-ones", "random", "pixel-regression"}
 
 
 def evaluate(
-    settings: Evaluate, *, manifest: Path, masks: Path, maps: Path, validation: Path, record: Path, key: dict[str, Any], scores: Path, curves: Path
+    settings: Evaluate,
+    *,
+    manifest: Path,
+    masks: Path,
+    maps: Path,
+    validation: Path,
+    record: Path,
+    key: dict[str, Any],
+    scores: Path,
+    curves: Path,
 ) -> None:
     """Score every method of one map set of one checkpoint on one split; write `scores` (JSON) and `curves` (parquet)."""
     from wsol.data import read_manifest, read_masks
@@ -62,12 +71,12 @@ def _method(
     key: dict[str, Any], run: dict[str, Any], made: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, PixelCounts]]:  # fmt: skip
     """Everything about one method: scale and threshold from validation, counts per sample, groups, negatives, badges."""
-    from wsol.evaluation import PixelCounts, PixelCurve, summarize
+    from wsol.evaluation import PixelCurve, summarize
 
     floor = key["model"] == "floors"
     rectified = False if floor else _rectified(method, made)
     scale = fit_scale(settings.scale, (m for _, m in tune.read(method)), rectified=rectified, bounded=floor and method in BOUNDED)
-    threshold, opened = _threshold(settings, method, scale, listing, truth, tuning, tune, key["fold"])
+    threshold = _threshold(settings, scale, truth, tune.read(method), set(listing.rows(key["fold"], "valpx")["sample"]))
     per_sample: dict[str, PixelCounts] = {}
     exact: dict[str, PixelCurve] = {}
     seconds, drawn = [], "whole image"
@@ -78,24 +87,28 @@ def _method(
         if not truth.has(sample):
             continue
         mask = truth.open(sample, shape=stored.size)
-        curve = PixelCurve(exact=True)
-        curve.add(score(stored, scale, mask.shape), mask)
-        per_sample[sample] = curve.counts
-        for group in ("all", names[sample]):
-            exact[group] = exact[group] + curve if group in exact else curve
+        values = score(stored, scale, mask.shape)
+        for group in ("all", names[sample]):  # one exact curve per group: 33 MB each, however many samples
+            per_sample[sample] = exact.setdefault(group, PixelCurve(exact=True)).add(values, mask)
     kept = rows[rows["sample"].isin(per_sample)]
     summary = summarize(
         [per_sample[s] for s in kept["sample"]],
         samples=list(kept["sample"]),
         labels=[listing.classes[i] for i in kept["label"]],
-        patients=list(kept["patient"].where(kept["patient"] != "", kept["slide"])),
+        patients=_clusters(kept),
         threshold=threshold,
-        exact={g: c.result().exact_ap for g, c in exact.items()},
+        exact={group: curve.exact_ap() for group, curve in exact.items()},
         replicates=settings.bootstrap,
         generator=np.random.default_rng(key["seed"]),
     )
-    badges = _badges(method, scale, threshold, opened, drawn, listing, key, run, made)
-    return {"badges": badges, "seconds": float(np.median(seconds)), "scale": scale.to_dict(), **summary}, per_sample
+    badges = _badges(method, scale, threshold, drawn, listing, key, run, made)
+    facts = {
+        "badges": badges,
+        "seconds": float(np.median(seconds)),
+        "scale": scale.to_dict(),
+        "class": "+".join(listing.positive),
+    }
+    return {**facts, **summary}, per_sample
 
 
 def _rectified(method: str, made: dict[str, Any]) -> bool:
@@ -107,52 +120,63 @@ def _rectified(method: str, made: dict[str, Any]) -> bool:
     return bool(resolve("CAM method", name, METHODS, "wsol.cams").rectified)
 
 
+def _clusters(rows: pd.DataFrame) -> list[str]:
+    """The patient of each sample; the slide where no patient is known ("" if neither is)."""
+    return list(rows["patient"].where(rows["patient"] != "", rows["slide"]))
+
+
 def _threshold(
-    settings: Evaluate, method: str, scale: Scale, listing: Manifest, truth: Masks, tuning: pd.DataFrame, tune: Maps, fold: int
-) -> tuple[Threshold, int]:
-    """The threshold, never from the split that is scored on, and the number of validation masks that were opened for it."""
-    from wsol.evaluation import PixelCounts, PixelCurve, Threshold, best_threshold, otsu
+    settings: Evaluate, scale: Scale, truth: Masks, maps: Iterable[tuple[str, StoredMap]], allowed: set[str]
+) -> Threshold:
+    """The threshold, from validation maps and never from the split that is scored.
+
+    Args:
+        settings: says which source.
+        scale: of the method.
+        truth: masks; only those of `allowed` are opened.
+        maps: of the validation split.
+        allowed: validation samples (role valpx) whose masks may be opened.
+    """
+    from wsol.evaluation import PixelCounts, Threshold, best_threshold, count_pixels, otsu, score_histogram
 
     if settings.threshold == "fixed":
-        return Threshold(settings.fixed, "fixed"), 0
-    allowed = set(listing.rows(fold, "valpx")["sample"]) if settings.threshold != "otsu" else set()
-    total: PixelCounts | None = None
-    everything: npt.NDArray[np.int64] | None = None
-    opened = 0
-    for sample, stored in tune.read(method):
-        if sample in allowed and truth.has(sample):
+        return Threshold(settings.fixed, "fixed")
+    masked: list[PixelCounts] = []
+    histogram = np.zeros(1001, np.int64)
+    for sample, stored in maps:
+        if settings.threshold != "otsu" and sample in allowed and truth.has(sample):
             mask = truth.open(sample, shape=stored.size)
-            curve = PixelCurve()
-            curve.add(score(stored, scale, mask.shape), mask)
-            total, opened = (curve.counts if total is None else total + curve.counts), opened + 1
-        values = score(stored, scale, stored.array.shape[-2:])
-        histogram = np.bincount(np.minimum((values * 1000).astype(np.int64), 999).ravel(), minlength=1000)
-        everything = histogram if everything is None else everything + histogram
-    if total is not None and total.positives.sum() > 0:
-        return best_threshold(total), opened
+            masked.append(count_pixels(score(stored, scale, mask.shape), mask))
+        histogram += score_histogram(score(stored, scale, stored.array.shape))
+    if any(c.positives.any() for c in masked):
+        return best_threshold(PixelCounts.total(masked), source="validation masks", masks=len(masked))
     if settings.threshold == "validation-masks":
-        raise ValueError("threshold: validation-masks, but no validation sample has a mask with foreground; use auto, otsu or fixed")
-    if everything is None:
-        return Threshold(settings.fixed, "fixed"), 0
-    return otsu(everything), 0
+        raise ValueError(
+            "threshold: validation-masks, but no validation sample has a mask with foreground; use auto, otsu or fixed"
+        )
+    return otsu(histogram) if histogram.any() else Threshold(settings.fixed, "fixed")
 
 
 def _badges(
-    method: str, scale: Scale, threshold: Threshold, opened: int, drawn: str, listing: Manifest, key: dict[str, Any], run: dict[str, Any], made: dict[str, Any]
+    method: str,
+    scale: Scale,
+    threshold: Threshold,
+    drawn: str,
+    listing: Manifest,
+    key: dict[str, Any],
+    run: dict[str, Any],
+    made: dict[str, Any],
 ) -> dict[str, str]:
     """The badges of one number, from what was really opened."""
     from wsol.evaluation import Badges
     from wsol.tracking import code_version
 
-    floor = key["model"] == "floors"
-    supervision = f"masks ({run['masks']})" if method == "pixel-regression" and floor else run["supervision"]
-    source = {"validation masks": f"validation masks ({opened})", "otsu": "label-free (otsu)"}.get(threshold.source, threshold.source)
-    checkpoint = {"b-cl": "validation labels (B-CL)", "last": "last", "label-free": "label-free", "none": "none"}[key["checkpoint"]]
-    map_class = {"positive": "declared positive", "predicted": "predicted", "truth": "ground truth", "none": "none"}[made["map_class"]]
+    checkpoint = {"b-cl": "validation labels (B-CL)"}.get(key["checkpoint"], key["checkpoint"])
+    map_class = {"positive": "declared positive", "truth": "ground truth"}.get(made["map_class"], made["map_class"])
     return Badges(
-        supervision=supervision,
+        supervision=f"masks ({run['masks']})" if method == "pixel-regression" else run["supervision"],
         checkpoint=checkpoint,
-        threshold=source,
+        threshold=threshold.badge,
         map_class=map_class,
         scale=BADGE[scale.kind],
         split_unit=listing.split_unit,
@@ -162,21 +186,15 @@ def _badges(
 
 
 def _classification(rows: pd.DataFrame, split: Maps, settings: Evaluate, listing: Manifest) -> dict[str, Any]:
-    """Accuracy of the model at image or slide level, with an interval by patient."""
-    from wsol.evaluation import accuracy, balanced_accuracy, bootstrap_accuracy
+    """Accuracy of the model at image or slide level, with an interval by patient; samples without logits (no tissue) are left out."""
+    from wsol.evaluation import summarize_classification
 
     logits = {sample: reader.logits(sample) for sample, reader in split.readers()}
-    labels = rows["label"].to_numpy()
-    predicted = np.array([int(np.argmax(logits[s])) for s in rows["sample"]])
-    patients = list(rows["patient"].where(rows["patient"] != "", rows["slide"]))
-    interval, units = bootstrap_accuracy(labels, predicted, patients, replicates=settings.bootstrap, generator=np.random.default_rng(0))
-    return {
-        "accuracy": accuracy(labels, predicted),
-        "balanced_accuracy": balanced_accuracy(labels, predicted),
-        "interval": list(interval),
-        "samples": len(rows),
-        "patients": units,
-    }
+    kept = rows[[logits[s] is not None for s in rows["sample"]]]
+    predicted = np.array([int(np.argmax(logits[s])) for s in kept["sample"]])
+    return summarize_classification(
+        kept["label"].to_numpy(), predicted, _clusters(kept), generator=np.random.default_rng(0), replicates=settings.bootstrap
+    )
 
 
 def _write_curves(path: Path, counts: dict[str, dict[str, PixelCounts]], rows: pd.DataFrame) -> None:
@@ -193,14 +211,21 @@ def _write_curves(path: Path, counts: dict[str, dict[str, PixelCounts]], rows: p
         for s, c in per_sample.items()
     ]  # fmt: skip
     with atomic(path) as temporary:
-        pd.DataFrame(table, columns=["method", "sample", "slide", "patient", "label", "positives", "negatives"]).to_parquet(temporary)
+        pd.DataFrame(table, columns=["method", "sample", "slide", "patient", "label", "positives", "negatives"]).to_parquet(
+            temporary
+        )
 
 
 def _ledger(path: Path, key: dict[str, Any], result: dict[str, Any]) -> None:
     """Append one row: a look at a test set that is meant to be looked at rarely."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
-    row = [datetime.now(UTC).strftime("%Y-%m-%d"), result["provenance"]["code"], *(str(v) for v in key.values()), " ".join(result["methods"])]
+    row = [
+        datetime.now(UTC).strftime("%Y-%m-%d"),
+        result["provenance"]["code"],
+        *(str(v) for v in key.values()),
+        " ".join(result["methods"]),
+    ]
     with open(path, "a", newline="") as file:
         writer = csv.writer(file)
         if new:

@@ -28,7 +28,9 @@ def fit_floors(*, manifest: Path, masks: Path, out: Path, fold: int, mpp: float)
     write_json(out, {"model": "floors", "regression": regression, "masks": len(pairs) if used else 0, "supervision": "none"})
 
 
-def draw_floors(*, model: Path, manifest: Path, out: Path, split: str, fold: int, slide: str | None, seed: int, mpp: float) -> None:
+def draw_floors(
+    *, model: Path, manifest: Path, out: Path, split: str, fold: int, slide: str | None, seed: int, mpp: float
+) -> None:
     """Draw every floor for the samples of a split, or for one slide of it."""
     from wsol.data import MapWriter, read_manifest
     from wsol.slides import FLOORS, Box, PixelRegression, floor_map

@@ -21,7 +21,16 @@ RGB = npt.NDArray[np.uint8]
 
 
 def localize(
-    settings: dict[str, Any], *, model: Path, manifest: Path, out: Path, split: str, fold: int, slide: str | None, tiles: Path | None, threads: int
+    settings: dict[str, Any],
+    *,
+    model: Path,
+    manifest: Path,
+    out: Path,
+    split: str,
+    fold: int,
+    slide: str | None,
+    tiles: Path | None,
+    threads: int,
 ) -> None:
     """Draw every method of a map set for all samples of a split, or for one slide of it."""
     import torch
@@ -39,7 +48,12 @@ def localize(
     net = load_checkpoint(model).eval().to(_device(settings.get("device", "auto")))
     choose = settings.get("map_class", "positive")
     target = {"positive": listing.positive_index(), "predicted": None, "truth": -1}[choose]
-    provenance = {"model": str(model), "map_class": choose, "methods": settings["methods"], "recipe": read_json(model.with_suffix(".json"))}
+    provenance = {
+        "model": str(model),
+        "map_class": choose,
+        "methods": settings["methods"],
+        "recipe": read_json(model.with_suffix(".json")),
+    }
     with MapWriter(out, provenance) as writer:
         for row in progress(list(rows.itertuples(index=False)), f"localize {split}"):
             label = row.label if target == -1 else target
@@ -71,7 +85,9 @@ def _image(net: Localizer, row: Any, label: int | None, methods: list[dict[str, 
     writer.predict(row.sample, logits[0].to(torch.float32).cpu().numpy())
 
 
-def _slide(net: Localizer, row: Any, label: int | None, methods: list[dict[str, Any]], writer: Any, tiles: Path, halo: int) -> None:
+def _slide(
+    net: Localizer, row: Any, label: int | None, methods: list[dict[str, Any]], writer: Any, tiles: Path, halo: int
+) -> None:
     """All maps of one slide, drawn tile by tile with a halo and laid on one grid; cells without tissue are not covered.
 
     The slide's logits are the bag logits of its tiles, so that the slide is classified as it was trained.
@@ -112,7 +128,9 @@ def _slide(net: Localizer, row: Any, label: int | None, methods: list[dict[str, 
             writer.predict(row.sample, _bag(net, logits).to(torch.float32).cpu().numpy())
 
 
-def draw(net: Localizer, images: torch.Tensor, label: int | None, methods: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def draw(
+    net: Localizer, images: torch.Tensor, label: int | None, methods: list[dict[str, Any]]
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Maps by id, and logits: one encode for all methods. An id with options of its own is a method under its id."""
     import torch
 
@@ -140,7 +158,9 @@ def _bag(net: Localizer, tile_logits: list[torch.Tensor]) -> torch.Tensor:
     return net.head.pool_bags(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))[0]
 
 
-def _tile_batches(slide: Any, table: Any, mpp: float, step: int, halo: int, net: Localizer, batch: int = 16) -> Iterator[tuple[list[Any], torch.Tensor]]:
+def _tile_batches(
+    slide: Any, table: Any, mpp: float, step: int, halo: int, net: Localizer, batch: int = 16
+) -> Iterator[tuple[list[Any], torch.Tensor]]:
     """Batches of tiles read with a halo on each side: (boxes without halo, images (b, 3, step + 2 halo, step + 2 halo))."""
     import torch
 
@@ -159,7 +179,9 @@ def _fit(pixels: RGB, side: int) -> RGB:
     """Resize by the pixel or two that rounding of mpp may leave."""
     import cv2
 
-    return pixels if pixels.shape[:2] == (side, side) else np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))
+    return (
+        pixels if pixels.shape[:2] == (side, side) else np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))
+    )
 
 
 def pad_to_cells(image: RGB, cell: int = 32) -> RGB:

@@ -23,7 +23,9 @@ app = typer.Typer(
 
 ManifestPath = Annotated[Path, typer.Option(help="manifest.parquet written by `wsol prepare`", exists=True, dir_okay=False)]
 MasksPath = Annotated[Path, typer.Option(help="masks.parquet written by `wsol prepare`", exists=True, dir_okay=False)]
-Settings = Annotated[str, typer.Option(help="settings as JSON text, or the path of a JSON or YAML file; see docs/configuration.md")]
+Settings = Annotated[
+    str, typer.Option(help="settings as JSON text, or the path of a JSON or YAML file; see docs/configuration.md")
+]
 Fold = Annotated[int, typer.Option(help="fold of the split", min=0)]
 Threads = Annotated[int, typer.Option(help="CPU threads for tensor work", min=1)]
 
@@ -95,7 +97,17 @@ def train_(
     """
     from wsol.cli.train import train
 
-    train(_settings(settings), manifest=manifest, out=out, fold=fold, seed=seed, tiles=tiles, parent=parent, keep=keep.split(","), threads=threads)
+    train(
+        _settings(settings),
+        manifest=manifest,
+        out=out,
+        fold=fold,
+        seed=seed,
+        tiles=tiles,
+        parent=parent,
+        keep=keep.split(","),
+        threads=threads,
+    )
 
 
 @app.command("localize")
@@ -116,7 +128,17 @@ def localize_(
     """
     from wsol.cli.localize import localize
 
-    localize(_settings(settings), model=model, manifest=manifest, out=out, split=split, fold=fold, slide=slide, tiles=tiles, threads=threads)
+    localize(
+        _settings(settings),
+        model=model,
+        manifest=manifest,
+        out=out,
+        split=split,
+        fold=fold,
+        slide=slide,
+        tiles=tiles,
+        threads=threads,
+    )
 
 
 @app.command("fit-floors")
@@ -190,13 +212,29 @@ def heatmap_(
 def report_(
     scores: Annotated[list[Path], typer.Option(help="scores.json; give the option once per file")],
     out: Annotated[Path, typer.Option(help="the page (HTML); leaderboard.csv stands beside it")],
-    results: Annotated[Path, typer.Option(help="folder of the results, where pictures, histories and statuses are found")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="folder of the results, where pictures, histories and statuses are found")] = Path(
+        "results"
+    ),
     title: Annotated[str, typer.Option(help="title of the page")] = "wsol",
 ) -> None:
     """One self-contained HTML page: leaderboard with badges, threshold curves, overlays, failures, provenance."""
     from wsol.cli.report import report
 
     report(scores, out=out, results=results, title=title)
+
+
+@app.command("table")
+def table_(
+    scores: Annotated[list[Path], typer.Argument(help="scores.json files", exists=True)],
+    split: Annotated[str, typer.Option(help="valcl or test")] = "test",
+) -> None:
+    """Print the leaderboard of some score files as Markdown.
+
+    Example: wsol table results/evaluate/glas/*/fold0/seed0/*/*/test/scores.json
+    """
+    from wsol.cli.report import table
+
+    typer.echo(table(scores, split))
 
 
 @app.command("log")
@@ -206,7 +244,9 @@ def log_(
     out: Annotated[Path, typer.Option(help="stamp (JSON) that says what was logged")],
     init: Annotated[bool, typer.Option("--init", help="only create the database and the experiment")] = False,
     scores: Annotated[list[Path] | None, typer.Option(help="scores.json; give the option once per file")] = None,
-    results: Annotated[Path, typer.Option(help="folder of the results, where pictures and histories are found")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="folder of the results, where pictures and histories are found")] = Path(
+        "results"
+    ),
 ) -> None:
     """Mirror results to MLflow, one flat run per method; logging twice changes nothing."""
     from wsol.cli.log import init_tracking, log_runs
@@ -247,7 +287,9 @@ def config_(
         typer.echo(reference())
     elif file is not None:
         study = load_config(file)
-        typer.echo(f"{file}: good; {len(study.models)} models, {len(study.maps)} map sets, folds {study.folds}, seeds {study.seeds}")
+        typer.echo(
+            f"{file}: good; {len(study.models)} models, {len(study.maps)} map sets, folds {study.folds}, seeds {study.seeds}"
+        )
     else:
         raise ValueError("name a file to check, or give --reference")
 
@@ -290,5 +332,8 @@ def main() -> None:
         print(f"wsol: error: {error}\n(set WSOL_TRACEBACK=1 for the traceback)", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        print(f"wsol: error: {error.strerror or error}: {error.filename or ''}; check the path, permissions and free space", file=sys.stderr)
+        print(
+            f"wsol: error: {error.strerror or error}: {error.filename or ''}; check the path, permissions and free space",
+            file=sys.stderr,
+        )
         sys.exit(1)

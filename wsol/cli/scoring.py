@@ -41,7 +41,9 @@ def fit_scale(kind: str, validation: Iterable[StoredMap], *, rectified: bool, bo
     values = [m.array if m.coverage is None else m.array[m.coverage] for m in validation]
     values = [np.maximum(v, 0) if rectified else v for v in values if v.size]
     if not values:
-        raise ValueError("scale: fitted needs maps of the validation split, and there are none; use scale: per-image or add validation samples")
+        raise ValueError(
+            "scale: fitted needs maps of the validation split, and there are none; use scale: per-image or add validation samples"
+        )
     low, high = fit_range(values)
     return Scale("fitted", rectified, float(low), float(high))
 

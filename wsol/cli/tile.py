@@ -27,6 +27,11 @@ def tile(settings: Tile, *, manifest: Path, slide: str, out: Path) -> dict[str, 
             min_tissue=settings.min_tissue,
             tissue_mpp=settings.tissue_mpp,
         )
+        table.attrs = {
+            "tile_px": settings.side_px,
+            "mpp": settings.mpp,
+            "side": round(settings.side_px * settings.mpp / opened.mpp),
+        }
         out.parent.mkdir(parents=True, exist_ok=True)
         thumbnail_png(opened, table, out.with_suffix(".png"), mpp=settings.tissue_mpp)
     found = {"slide": slide, **json.loads(json.dumps(status.to_dict()))}

@@ -1,0 +1,42 @@
+"""`wsol report` and `wsol where`: the page, and where everything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsol.cli.config import Config
+from wsol.cli.results import histories, read_scores, statuses
+
+
+def report(paths: list[Path], *, out: Path, results: Path, title: str) -> None:
+    """One self-contained page, and the leaderboard as CSV beside it."""
+    from wsol.reporting import write_report
+
+    scores = read_scores(paths, results)
+    curves = [{"key": {"model": m, "fold": f, "seed": s}, "rows": rows} for (m, f, s), rows in histories(scores, results).items()]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_report(
+        out, scores, title=title, histories=curves, statuses=statuses(scores, results), csv=out.with_name("leaderboard.csv")
+    )
+
+
+def table(paths: list[Path], split: str) -> str:
+    """The leaderboard of one split as Markdown."""
+    from wsol.cli.files import read_json
+    from wsol.reporting import markdown
+
+    return markdown([read_json(path) for path in paths], split)
+
+
+def where(config: Config) -> str:
+    """Where the report, the heat maps and the dashboard of a study are."""
+    results, name = Path(config.results), config.prepare.name
+    return "\n".join(
+        [
+            "",
+            f"report     {results}/report/{name}/index.html",
+            f"heat maps  {results}/heatmap/{name}/   (overlay .png, QuPath .geojson, pyramidal .ome.tiff)",
+            f"numbers    {results}/report/{name}/leaderboard.csv",
+            "dashboard  make dashboard   (or: wsol dashboard), then open the address it prints",
+        ]
+    )

@@ -1,0 +1,187 @@
+"""`wsol train`: manifest and tiles become a localizer; the checkpoints asked for, a history and a record of what was seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsol.cli.config import Model, Tile, Train, parse
+from wsol.cli.files import write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from wsol.data import Batch, Manifest
+    from wsol.models import Localizer
+
+
+def train(
+    settings: dict[str, Any],
+    *,
+    manifest: Path,
+    out: Path,
+    fold: int,
+    seed: int,
+    tiles: Path | None,
+    parent: Path | None,
+    keep: list[str],
+    threads: int,
+) -> None:
+    """Fit one localizer. A killed run goes on where it was: run the same command again.
+
+    Args:
+        settings: keys of `models.NAME`, with the full training settings under `train` and the tiles under `tile`.
+        manifest: of `wsol prepare`.
+        out: folder of the run.
+        fold: of the split.
+        seed: of the initial head, the order of samples, crops and jitter.
+        tiles: folder of tile tables, for slide datasets.
+        parent: checkpoint whose weights the net starts from.
+        keep: names of the checkpoints to write.
+        threads: CPU threads.
+    """
+    import torch
+
+    from wsol.data import read_manifest, require_two_classes
+    from wsol.models import load_checkpoint, save_checkpoint
+    from wsol.tracking import file_hash, provenance
+    from wsol.training import CHECKPOINTS, build_strategy, clear_state, fit
+
+    torch.set_num_threads(threads)
+    model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
+    how = parse(Train, settings.get("train", {}), "settings.train")
+    tile = parse(Tile, settings.get("tile", {}), "settings.tile")
+    listing = read_manifest(manifest)
+    rows, checked = listing.rows(fold, "train"), listing.rows(fold, "valcl")
+    require_two_classes(rows)
+    net = _build(model, len(listing.classes), seed)
+    if parent is not None:
+        _inherit(net, load_checkpoint(parent), parent)
+    batches, validate = _streams(listing, rows, checked, how, tile, tiles, "label-free" in keep)
+    strategy = build_strategy(model.strategy, label_smoothing=how.label_smoothing)
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+
+    def save(name: str, trained: Localizer, epoch: int, metrics: dict[str, float]) -> None:
+        meta = {"epoch": epoch, "metrics": metrics, "classes": listing.classes, "settings": settings, "fold": fold, "seed": seed}
+        save_checkpoint(trained, out / f"{name}.safetensors", meta)
+
+    history = fit(
+        net, strategy, batches, validate=validate, keep={name: CHECKPOINTS[name] for name in keep}, save=save, epochs=how.epochs,
+        lr=how.lr, head_lr_factor=how.head_lr_factor, weight_decay=how.weight_decay, warmup=how.warmup, ema=how.ema, bf16=how.bf16,
+        channels_last=how.channels_last, device=how.device, seed=seed, state_path=out / ".state", history_path=out / "history.csv",
+        fingerprint={"settings": settings, "fold": fold, "manifest": file_hash(manifest), "parent": str(parent)},
+    )  # fmt: skip
+    supervision = "slide label" if listing.kind == "slides" else "image label"
+    write_json(
+        out / "run.json",
+        {
+            "model": settings.get("name", ""),
+            "supervision": supervision,  # no batch with masks was ever made here
+            "masks": 0,
+            "settings": settings,
+            "epochs": len(history),
+            "seconds": time.perf_counter() - started,
+            "net": net.describe(),
+            "provenance": provenance(settings, inputs={"manifest": manifest}, seed=seed),
+        },
+    )
+    clear_state(out / ".state")
+
+
+def _build(model: Model, classes: int, seed: int) -> Localizer:
+    import torch
+
+    from wsol.models import build_localizer
+
+    return build_localizer(
+        model.backbone,
+        model.head,
+        classes,
+        weights=model.weights,
+        output_stride=model.output_stride,
+        freeze_bn=model.freeze_bn,
+        head_options=model.head_options,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def _inherit(net: Localizer, parent: Localizer, path: Path) -> None:
+    """Start from the parent's weights: the backbone must fit, the head is taken over where it fits."""
+    try:
+        net.backbone.load_state_dict(parent.backbone.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"{path}: this checkpoint has another backbone; `from` needs the same one ({error})") from error
+    ours = net.head.state_dict()
+    theirs = {k: v for k, v in parent.head.state_dict().items() if k in ours and ours[k].shape == v.shape}
+    net.head.load_state_dict({**ours, **theirs})
+
+
+def _streams(
+    listing: Manifest, rows: pd.DataFrame, checked: pd.DataFrame, how: Train, tile: Tile, tiles: Path | None, stability: bool
+) -> tuple[Callable[[int, torch.Generator], Iterable[Batch]], Callable[[Localizer], dict[str, float]]]:
+    """(training batches by epoch, validation): images one by one, or bags of tiles of slides."""
+    import torch
+
+    from wsol.data import BagBatches, ImageBatches, train_transform
+
+    if listing.kind == "slides":
+        if tiles is None:
+            raise ValueError("--tiles is needed: the folder of tile tables that `wsol tile` wrote for these slides")
+        augment = train_transform(tile.side_px, color=how.color_jitter, stain=how.stain_jitter)
+        bags = {"mpp": tile.mpp, "tile_px": tile.side_px, "batch_size": how.batch_size}
+        drawn = BagBatches(rows, tiles, tiles_per_bag=how.tiles_per_bag, repeats=how.repeats, transform=augment, **bags)
+        fixed = BagBatches(checked, tiles, tiles_per_bag=4 * how.tiles_per_bag, **{**bags, "batch_size": 1})
+    else:
+        augment = train_transform(how.crop, color=how.color_jitter, stain=how.stain_jitter)
+        drawn = ImageBatches(rows, batch_size=how.batch_size, repeats=how.repeats, transform=augment)
+        fixed = ImageBatches(checked, batch_size=1)
+
+    def batches(epoch: int, generator: torch.Generator) -> Iterable[Batch]:
+        return drawn.epoch(generator)
+
+    def validate(net: Localizer) -> dict[str, float]:
+        # The same tiles after every epoch: the curve then shows the net, not the draw.
+        return _validation(net, fixed.epoch(torch.Generator().manual_seed(0)), stability)
+
+    return batches, validate
+
+
+def _validation(net: Localizer, batches: Iterable[Batch], stability: bool) -> dict[str, float]:
+    """Accuracy and loss on the image or slide labels of the validation split; with `stability` the label-free criterion."""
+    import torch
+    from torch.nn import functional
+
+    from wsol.training import map_stability
+
+    device = next(net.parameters()).device
+    right = loss = 0.0
+    count = 0
+    images: list[torch.Tensor] = []
+    for batch in batches:
+        here = batch.to(device)
+        with torch.no_grad():
+            logits = net(here.images, groups=here.groups).logits.float()
+        loss += float(functional.cross_entropy(logits, here.labels, reduction="sum"))
+        right += int((logits.argmax(1) == here.labels).sum())
+        count += len(here.labels)
+        if stability:
+            height, width = (s // 32 * 32 for s in batch.images.shape[-2:])
+            images.append(here.images[:8, :, :height, :width])
+    if not count:
+        raise ValueError(
+            "the validation split (role valcl) has no samples; b-cl needs some: give the sample sheet a split column"
+        )
+    found = {"valcl_accuracy": right / count, "valcl_loss": loss / count}
+    if stability:
+
+        def maps(x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                prediction = net(x)
+            return prediction.maps[torch.arange(len(x)), prediction.logits.argmax(1)]
+
+        found["map_stability"] = map_stability(maps, images)
+    return found
