@@ -1,0 +1,50 @@
+"""Samples and where they stand: manifests without masks, masks apart, splits by patient, batches, and maps on disk.
+
+A source lists samples as a `Dataset`; `write_manifest` parts it into a manifest, which training and localization read, and masks, which only
+evaluation opens. Names resolve late: importing the room imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+from wsol._names import lazy
+
+_WHERE = {
+    "Dataset": "manifest",
+    "Manifest": "manifest",
+    "read_manifest": "manifest",
+    "write_manifest": "manifest",
+    "Masks": "masks",
+    "read_masks": "masks",
+    "image_shape": "pixels",
+    "read_image": "pixels",
+    "check_splits": "splits",
+    "grouped_split": "splits",
+    "require_two_classes": "splits",
+    "Batch": "batches",
+    "MaskedBatch": "batches",
+    "BagBatches": "tiles",
+    "ImageBatches": "tiles",
+    "PixelCache": "feed",
+    "eval_transform": "transforms",
+    "to_tensor": "transforms",
+    "train_transform": "transforms",
+    "MapReader": "mapstore",
+    "MapWriter": "mapstore",
+    "StoredMap": "mapstore",
+}
+
+SOURCES = {
+    "phantom": "sources:phantom",
+    "glas": "sources:glas",
+    "glas-patient": "sources:glas_patient",
+    "images": "sources:images",
+    "slides": "sources:slides",
+}
+"""Where samples come from. Name -> module with `dataset(**options) -> Dataset` and, for slides, `listing(**options) -> list of rows`."""
+
+KINDS = {"phantom": "slides", "glas": "images", "glas-patient": "images", "images": "images", "slides": "slides"}
+"""Whether the samples of a source are whole slides, cut into tiles, or images, taken as they are."""
+
+__all__ = ["KINDS", "SOURCES", *_WHERE]  # noqa: PLE0604
+
+__getattr__, __dir__ = lazy(__name__, _WHERE)

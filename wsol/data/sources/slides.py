@@ -1,0 +1,43 @@
+"""One's own whole-slide images from a sample sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsol.data.manifest import Dataset
+from wsol.data.sources import sheet as sheets
+
+
+def dataset(
+    sheet: str | Path,
+    classes: Sequence[str],
+    positive: Sequence[str] | None = None,
+    mask_means: str = "class",
+    mask_values: Mapping[str, Sequence[int]] | None = None,
+    folds: int = 5,
+    valpx: int = 3,
+    seed: int = 0,
+) -> Dataset:
+    """The slides that a CSV lists.
+
+    Columns, options and errors as for the source `images`; a sample is a slide, `mpp` overrides what its file says, and a mask has the size of
+    level 0.
+    """
+    return sheets.build(sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed))
+
+
+def listing(
+    sheet: str | Path,
+    classes: Sequence[str],
+    positive: Sequence[str] | None = None,
+    mask_means: str = "class",
+    mask_values: Mapping[str, Sequence[int]] | None = None,
+    folds: int = 5,
+    valpx: int = 3,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """The rows of the manifest as `dataset` has them, without loading pandas and without warnings: for planning."""
+    given = sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed)
+    return sheets.rows(given, sheets.read_sheet(given))
