@@ -3,7 +3,8 @@
 On [0, 1] the bit pattern of a float32 grows with its value. The top 23 of 32 bits make 2.1 million bins, 2^14 per octave.
 Scores in one bin are ordered no further; how its positives and negatives interleave is then taken as random, whose expected
 average precision has a closed form. A bin whose scores are all equal is a true tie and is scored as one, so constant and
-quantized maps are exact.
+quantized maps are exact. Against sorting the rest is off by less than 0.001 percent points, as long as the scores of all maps
+together spread over at least a fiftieth of [0, 1]; a thousandth, close below 1 or 0.5, leaves some 15 bins and is off by tenths.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _EULER = 0.5772156649015329
 def harmonic(n: NDArray[Any]) -> Floats:
     """1 + 1/2 + ... + 1/n for integers n >= 0, to 1e-15: a table, then Euler and Maclaurin."""
     x = np.maximum(np.asarray(n, np.float64), _TABLE)
-    series = np.log(x) + _EULER + 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
+    series = np.log(x) + _EULER + 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4) - 1 / (252 * x**6)
     return np.where(np.asarray(n) < _TABLE, _HARMONIC[np.minimum(n, _TABLE - 1)], series)
 
 
@@ -45,12 +46,12 @@ def grouped_average_precision(positives: NDArray[np.int64], negatives: NDArray[n
         return float("nan")
     members = positives + negatives
     tp, found = np.cumsum(positives), np.cumsum(members)
-    tied = positives * (tp / found)
+    tied = tp / found
     start, above = (tp - positives + 1).astype(np.float64), found - members
     slope = (positives - 1) / np.maximum(members - 1, 1)
     inverse = harmonic(found) - harmonic(above)
-    expected = positives / members * (slope * members + (start - slope * (above + 1)) * inverse)
-    return float(np.where(mixed, expected, tied).sum() / total)
+    expected = (slope * members + (start - slope * (above + 1)) * inverse) / members
+    return float((np.where(mixed, expected, tied) * (positives / total)).sum())
 
 
 class FloatBits:

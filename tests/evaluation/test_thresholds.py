@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsol.evaluation import PixelCounts, PixelCurve, Threshold, best_threshold, count_pixels, otsu, plateau, score_histogram
+from wsol.evaluation.counts import edges
+
+
+def two_levels(low, high, n=100):
+    """Half the pixels at `low`, half at `high`; the high ones are the mask."""
+    score = np.repeat(np.array([low, high], np.float32), n)[None]
+    return score, score > (low + high) / 2
+
+
+def test_a_threshold_survives_a_file():
+    for threshold in (
+        Threshold(350 * 0.001, "validation masks", masks=6),
+        Threshold(0.5, "fixed"),
+        Threshold(0.1 + 0.2, "test oracle"),
+    ):
+        assert Threshold.from_dict(json.loads(json.dumps(threshold.to_dict()))) == threshold
+    assert Threshold(0.5, "fixed").to_dict() == {"value": 0.5, "source": "fixed", "direction": ">="}
+
+
+def test_a_threshold_says_where_it_comes_from():
+    assert Threshold(0.5, "validation masks", masks=6).badge == "validation masks (6)"
+    assert Threshold(0.5, "otsu").badge == "label-free (otsu)"
+    assert Threshold(0.5, "test oracle").badge == "test oracle"
+    with pytest.raises(ValueError, match="how many"):
+        _ = Threshold(0.5, "validation masks").badge
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1.2, "fixed"), r"in \[0, 1\], got 1.2"),
+        ((math.nan, "fixed"), "got nan"),
+        ((0.5, "validation mask"), "did you mean 'validation masks'"),
+        ((0.5, "fixed", "<"), "got '<'"),
+    ],
+)
+def test_nonsense_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Threshold(*arguments)
+    with pytest.raises(ValueError, match="did you mean 'direction'"):
+        Threshold.from_dict({"value": 0.5, "source": "fixed", "directions": ">="})
+    with pytest.raises(ValueError, match="needs direction"):
+        Threshold.from_dict({"value": 0.5, "source": "fixed"})
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 1000), st.integers(-2, 2))
+def test_applying_flags_exactly_the_pixels_that_counts_flag(i, steps):
+    """At an edge and its float32 neighbors: `score >= 0.35` alone would round 0.35 to float32 and differ."""
+    value = float(edges(1000)[i])
+    score = np.float32(value)
+    for _ in range(abs(steps)):
+        score = np.nextafter(score, np.float32(np.sign(steps) * 2))
+    score = np.clip(np.array([[score]], np.float32), 0, 1)
+    counts = count_pixels(score, np.ones((1, 1), bool))
+    assert Threshold(value, "fixed").apply(score).sum() == counts.at(value).tp
+
+
+def test_a_validation_threshold_does_on_test_what_it_says(make_scene):
+    """The whole way: choose on validation counts, write, read, apply to test pixels; the counts of test say the same."""
+    validation, (score, mask) = PixelCurve(), make_scene(9)
+    for seed in range(3):
+        validation.add(*make_scene(seed))
+    chosen = Threshold.from_dict(json.loads(json.dumps(best_threshold(validation.counts, masks=3).to_dict())))
+    flagged = chosen.apply(score)
+    here = count_pixels(score, mask).at(chosen.value)
+    assert here.dice == 2 * (flagged & mask).sum() / (flagged.sum() + mask.sum())
+    assert chosen.direction == ">="
+    assert here.dice > count_pixels(score, mask).at(round(1 - chosen.value, 3)).dice  # the mirrored one is another threshold
+
+
+def test_best_threshold_is_the_best_of_all(make_scene):
+    counts = count_pixels(*make_scene(0))
+    for metric in ("dice", "iou"):
+        chosen = best_threshold(counts, metric)
+        assert getattr(counts.at(chosen.value), metric) == max(getattr(counts.at(float(e)), metric) for e in edges(1000))
+    result = PixelCurve()
+    result.add(*make_scene(0))
+    assert result.result().threshold_at_best_dice == best_threshold(counts).value
+    assert result.result().best_dice == counts.at(best_threshold(counts).value).dice
+
+
+def test_of_equal_thresholds_the_middle_is_taken():
+    counts = count_pixels(*two_levels(0.25, 0.75))  # perfect for every edge in (0.25, 0.75]
+    assert best_threshold(counts).value == pytest.approx(0.5, abs=0.001)
+    from wsol.evaluation.thresholds import middle_of_best
+
+    assert middle_of_best(np.array([1.0, 0, 2, 2, 2, 0, 2])) == 3
+    assert middle_of_best(np.array([2.0, 0, 2])) == 0  # runs of one length: the lowest
+    assert middle_of_best(np.array([0.0, 2, 2, 1])) == 1  # an even run: the lower middle
+    assert middle_of_best(np.array([np.nan, 1.0])) == 1
+    assert middle_of_best(np.array([np.nan])) is None
+
+
+def test_no_positive_pixel_no_best_threshold():
+    with pytest.raises(ValueError, match=r"no positive pixel; use otsu\(\)"):
+        best_threshold(PixelCounts.empty())
+    with pytest.raises(ValueError, match="did you mean 'dice'"):
+        best_threshold(PixelCounts.empty(), "dise")
+
+
+def test_plateau_of_a_known_curve():
+    wide = plateau(count_pixels(*two_levels(0.25, 0.75)))
+    assert wide.low == pytest.approx(0.251)
+    assert wide.high == pytest.approx(0.75)
+    assert wide.width == pytest.approx(0.499)
+    # recall falls linearly with the threshold, precision stays 1: dice = 2r / (1 + r) >= 0.95 iff r >= 0.95 / 1.05
+    score = np.linspace(0, 1, 100_001, dtype=np.float32)[None]
+    ramp = plateau(count_pixels(score, np.ones(score.shape, bool)))
+    assert (ramp.low, ramp.high) == (0.0, pytest.approx(1 - 0.95 / 1.05, abs=0.001))
+    assert plateau(count_pixels(*two_levels(0.25, 0.75)), share=1.0).width == pytest.approx(0.499)
+    with pytest.raises(ValueError, match="share"):
+        plateau(PixelCounts.empty(), share=0.0)
+
+
+def test_otsu_agrees_with_scikit_image():
+    from skimage.filters import threshold_otsu
+
+    generator = np.random.default_rng(0)
+    score = np.clip(np.concatenate([generator.normal(0.3, 0.1, 30_000), generator.normal(0.7, 0.08, 10_000)]), 0, 0.999)
+    score = score.astype(np.float32)[None]
+    histogram = score_histogram(score)
+    centers = edges(1000)[:-1] + 0.0005
+    theirs = threshold_otsu(hist=(histogram[:-1], centers))  # the center of the last bin of the lower group
+    assert otsu(histogram).value == pytest.approx(theirs + 0.0005, abs=1e-9)
+
+
+def test_otsu_parts_two_levels_in_their_middle_and_sees_no_mask():
+    score, mask = two_levels(0.2, 0.6)
+    chosen = otsu(score_histogram(score))
+    assert chosen.value == pytest.approx(0.4, abs=0.002)
+    assert chosen.source == "otsu"
+    assert otsu(count_pixels(score, mask).histogram) == otsu(count_pixels(score, ~mask).histogram) == chosen
+
+
+def test_otsu_of_one_level_is_a_fixed_threshold_and_says_so():
+    for value in (0.0, 0.3, 1.0):
+        assert otsu(score_histogram(np.full((2, 2), value, np.float32))) == Threshold(0.5, "fixed")
+
+
+def test_otsu_refuses_other_histograms():
+    with pytest.raises(ValueError, match=r"integer counts \(1001,\) from score_histogram.*\(1000,\)"):
+        otsu(np.ones(1000, np.int64))
+    with pytest.raises(ValueError, match="at least one pixel"):
+        otsu(np.zeros(1001, np.int64))
