@@ -71,6 +71,14 @@ def test_lse_is_finite_for_any_logit(scale):
     assert torch.isfinite(leaf.grad).all()
 
 
+def test_lse_of_the_largest_floats():
+    maps = torch.tensor([3e38, 3e38, -3e38, 3e38]).reshape(1, 1, 2, 2).requires_grad_(True)
+    pooled = Lse(1, 1).pool(maps)
+    assert pooled.item() == pytest.approx(3e38)
+    pooled.sum().backward()
+    assert maps.grad.flatten().tolist() == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3])
+
+
 def test_lse_slope_is_a_softmax():
     maps = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     net = Lse(6, 3, r=3.0).double()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wsol.models.depthwise import depthwise
 from wsol.models.weights import find_efficientnet_lite0, find_resnet18
 
 OUTPUT_STRIDES = (32, 16, 8)
@@ -73,7 +74,10 @@ class _SameConv2d(nn.Conv2d):
         if tall % 2 or wide % 2:
             x = functional.pad(x, (wide // 2, wide - wide // 2, tall // 2, tall - tall // 2))
             tall = wide = 0
-        return functional.conv2d(x, self.weight, self.bias, self.stride, (tall // 2, wide // 2), 1, self.groups)
+        padding = (tall // 2, wide // 2)
+        if self.groups == self.in_channels:
+            return depthwise(x, self.weight, (self.stride[0], self.stride[1]), padding)
+        return functional.conv2d(x, self.weight, self.bias, self.stride, padding, 1, self.groups)
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
