@@ -1,7 +1,7 @@
 """Samples and where they stand: manifests without masks, masks apart, splits by patient, batches, and maps on disk.
 
-A source lists samples as a `Dataset`; `write_manifest` parts it into a manifest, which training and localization read, and masks, which only
-evaluation opens. Names resolve late: importing the room imports neither torch nor pandas.
+A source lists samples as a `Dataset`; `write_manifest` parts it into a manifest, which training and localization read, and masks,
+which only evaluation opens. Names resolve late: importing the room imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ SOURCES = {
     "images": "sources:images",
     "slides": "sources:slides",
 }
-"""Where samples come from. Name -> module with `dataset(**options) -> Dataset` and, for slides, `listing(**options) -> list of rows`."""
+"""Where samples come from. Name -> module with `dataset(**options) -> Dataset`; slides: `listing(**options)` too, its rows."""
 
 KINDS = {"phantom": "slides", "glas": "images", "glas-patient": "images", "images": "images", "slides": "slides"}
 """Whether the samples of a source are whole slides, cut into tiles, or images, taken as they are."""
 
-__all__ = ["KINDS", "SOURCES", *_WHERE]  # noqa: PLE0604
+__all__ = ["KINDS", "SOURCES", *_WHERE]
 
 __getattr__, __dir__ = lazy(__name__, _WHERE)

@@ -1,4 +1,4 @@
-"""What training sees: a batch of images with labels. A batch with masks is another type, so that supervision shows in signatures."""
+"""What training sees: a batch of images with labels. A batch with masks is another type: supervision shows."""
 
 from __future__ import annotations
 
@@ -26,19 +26,27 @@ class Batch:
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[1] != 3 or not self.images.is_floating_point():
-            raise ValueError(f"images: float (b, 3, H, W) expected, got {self.images.dtype} {tuple(self.images.shape)}; see wsol.data.to_tensor")
+            raise ValueError(
+                f"images: float (b, 3, H, W) expected, got {self.images.dtype} {tuple(self.images.shape)}; see "
+                f"wsol.data.to_tensor"
+            )
         if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
             raise ValueError(f"labels: int64 (n,) expected, got {self.labels.dtype} {tuple(self.labels.shape)}")
         if len(self.samples) != len(self.labels):
             raise ValueError(f"one sample name per label expected: {len(self.samples)} names, {len(self.labels)} labels")
         if self.groups is None:
             if len(self.labels) != len(self.images):
-                raise ValueError(f"one label per image expected: {len(self.images)} images, {len(self.labels)} labels; bags need `groups`")
+                raise ValueError(
+                    f"one label per image expected: {len(self.images)} images, {len(self.labels)} labels; bags need `groups`"
+                )
             return
         if self.groups.shape != (len(self.images),) or self.groups.dtype != torch.int64:
             raise ValueError(f"groups: int64 ({len(self.images)},) expected, got {self.groups.dtype} {tuple(self.groups.shape)}")
         if self.groups.is_cpu and self.groups.unique().tolist() != list(range(len(self.labels))):
-            raise ValueError(f"groups: every bag 0 to {len(self.labels) - 1} needs at least one image; got bags {self.groups.unique().tolist()}")
+            raise ValueError(
+                f"groups: every bag 0 to {len(self.labels) - 1} needs at least one image; got bags "
+                f"{self.groups.unique().tolist()}"
+            )
 
     def __len__(self) -> int:
         """The number of labels: images, or bags."""
@@ -47,7 +55,7 @@ class Batch:
     def to(self, device: str | torch.device, **options: Any) -> Batch:
         """The same batch with its tensors on `device`; `options` go to `torch.Tensor.to` (e.g. non_blocking=True)."""
         tensors = {k: v.to(device, **options) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
-        return replace(self, **tensors)
+        return replace(self, **tensors)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)

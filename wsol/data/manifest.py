@@ -1,14 +1,14 @@
 """The manifest: which samples there are, their labels and their roles, and nothing about their masks.
 
-Two parquet files come from one `Dataset`. The manifest is what training and localization read; the masks (`wsol.data.masks`) are a file of
-their own, so that a job which was not given it cannot open one.
+Two parquet files come from one `Dataset`. The manifest is what training and localization read; the masks (`wsol.data.masks`) are
+a file of their own, so that a job which was not given it cannot open one.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,9 +21,18 @@ if TYPE_CHECKING:
 ROLES = ("train", "valcl", "valpx", "test")
 """train; valcl: validation by image labels; valpx: the few validation samples whose masks may be opened, all in valcl; test."""
 
-MANIFEST = {"sample": "str", "slide": "str", "patient": "str", "path": "str", "mpp": "float64", "label": "int64", "fold": "int64", "role": "str"}  # fmt: skip
-"""Columns of the manifest, one row per (sample, fold, role): `patient` is "" where unknown, `mpp` um per px or NaN, `label` an index into the
-classes."""
+MANIFEST = {
+    "sample": "str",
+    "slide": "str",
+    "patient": "str",
+    "path": "str",
+    "mpp": "float64",
+    "label": "int64",
+    "fold": "int64",
+    "role": "str",
+}
+"""Columns of the manifest, one row per (sample, fold, role): `patient` is "" where unknown, `mpp` um per px or NaN, `label` an
+index into the classes."""
 
 MASKS = {"sample": "str", "mask": "str", "kind": "str", "values": "str"}
 """Columns of the masks, one row per sample that has one: `kind` "file" (path in `mask`) or "empty" (known by the label to hold no
@@ -137,7 +146,9 @@ def samples_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def masks_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows with the keys of `MASKS` as its table; `values` may be a list of ids."""
-    return _table(({**row, "values": row["values"] if isinstance(row["values"], str) else json.dumps(row["values"])} for row in rows), MASKS)
+    return _table(
+        ({**row, "values": row["values"] if isinstance(row["values"], str) else json.dumps(row["values"])} for row in rows), MASKS
+    )
 
 
 def write_manifest(dataset: Dataset, manifest_path: str | Path, masks_path: str | Path) -> None:
@@ -147,7 +158,10 @@ def write_manifest(dataset: Dataset, manifest_path: str | Path, masks_path: str 
         ValueError: see `Dataset.check`.
     """
     dataset.check()
-    meta = {k: getattr(dataset, k) for k in ("name", "kind", "task", "classes", "positive", "mask_means", "split_unit", "source", "note")}
+    meta = {
+        k: getattr(dataset, k)
+        for k in ("name", "kind", "task", "classes", "positive", "mask_means", "split_unit", "source", "note")
+    }
     write_table(masks_path, _cast(dataset.masks, MASKS), {"name": dataset.name})
     write_table(manifest_path, _cast(dataset.samples, MANIFEST), meta)
 
@@ -163,7 +177,9 @@ def read_manifest(path: str | Path) -> Manifest:
     try:
         return Manifest(path=Path(path), samples=table, **meta)
     except TypeError as error:
-        raise RuntimeError(f"{path}: its declarations are of another version ({error}); write it again with `wsol prepare`") from error
+        raise RuntimeError(
+            f"{path}: its declarations are of another version ({error}); write it again with `wsol prepare`"
+        ) from error
 
 
 def write_table(path: str | Path, table: pd.DataFrame, meta: dict[str, Any]) -> None:
@@ -197,7 +213,10 @@ def read_table(path: str | Path, columns: Mapping[str, str], maker: str) -> tupl
     except (pa.ArrowException, OSError) as error:
         raise RuntimeError(f"{path}: cannot be read ({error}); delete it and write it again with {maker}") from error
     if list(arrow.column_names) != list(columns) or _KEY not in (arrow.schema.metadata or {}):
-        raise RuntimeError(f"{path}: columns {list(columns)} and wsol's declarations expected, got {arrow.column_names}; write it again with {maker}")
+        raise RuntimeError(
+            f"{path}: columns {list(columns)} and wsol's declarations expected, got {arrow.column_names}; write it again with "
+            f"{maker}"
+        )
     return _cast(arrow.to_pandas(), columns), json.loads(arrow.schema.metadata[_KEY])
 
 
@@ -219,8 +238,13 @@ def _choice(kind: str, value: str, known: Iterable[str]) -> None:
 def _check_samples(name: str, samples: pd.DataFrame, classes: int) -> None:
     missing = [c for c in MANIFEST if c not in samples.columns]
     if missing or samples.empty:
-        raise ValueError(f"{name}: " + (f"the table of samples lacks the columns {missing}" if missing else "there are no samples"))
-    blank = samples[["sample", "slide", "path", "patient"]].isna().any().any() or (samples[["sample", "slide", "path"]] == "").any().any()
+        raise ValueError(
+            f"{name}: " + (f"the table of samples lacks the columns {missing}" if missing else "there are no samples")
+        )
+    blank = (
+        samples[["sample", "slide", "path", "patient"]].isna().any().any()
+        or (samples[["sample", "slide", "path"]] == "").any().any()
+    )
     if blank:
         raise ValueError(f'{name}: sample, slide and path must be filled in every row ("" stands only for an unknown patient)')
     for role in samples["role"].unique():
@@ -242,14 +266,15 @@ def _check_masks(name: str, masks: pd.DataFrame, samples: set[str]) -> None:
     _first(masks.duplicated("sample"), masks, name, "has two masks")
     _first(~masks["sample"].isin(samples), masks, name, "has a mask but no row in the manifest")
     _first(~masks["kind"].isin(["file", "empty"]), masks, name, "has a mask whose kind is neither file nor empty")
-    _first((masks["kind"] == "file") == (masks["mask"] == ""), masks, name, "has a mask of kind file without path, or of kind empty with one")
+    _first(
+        (masks["kind"] == "file") == (masks["mask"] == ""),
+        masks,
+        name,
+        "has a mask of kind file without path, or of kind empty with one",
+    )
 
 
 def _first(bad: Any, table: pd.DataFrame, name: str, what: str) -> None:
     if bad.any():
         row = table[bad].iloc[0]
         raise ValueError(f"{name}: sample {row['sample']!r} {what} ({int(bad.sum())} such rows)")
-
-
-Maker = Callable[..., Dataset]
-"""The `dataset` function of a source."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks by sample. A sample without a row has no mask: nobody knows where its foreground is, which is not the same as an empty mask.
+    """Masks by sample. A sample without a row has no mask: nobody knows where its foreground is, which is not the same as an
+    empty mask.
 
     Attributes:
         path: the file.
@@ -53,24 +54,29 @@ class Masks:
 
         Raises:
             FileNotFoundError: the sample has a mask file and it is not there. Never an empty mask in its place.
-            ValueError: the sample has no mask, or its mask has another size than `shape`, or it is known to be empty and no `shape` says how large.
+            ValueError: the sample has no mask, or its mask has another size than `shape`, or it is known to be empty and no
+                `shape` says how large.
             RuntimeError: the file is damaged.
         """
         row = self._row(sample)
         self.opened.add(sample)
         if row["kind"] == "empty":
             if shape is None:
-                raise ValueError(f"sample {sample!r}: its mask is known to be empty and has no size of its own; give shape=(H, W)")
+                raise ValueError(
+                    f"sample {sample!r}: its mask is known to be empty and has no size of its own; give shape=(H, W)"
+                )
             return np.zeros(shape, bool)
         path = Path(row["mask"])
         if not path.is_file():
             raise FileNotFoundError(
-                f"sample {sample!r}: its mask {path} is missing; restore it, or take it out of the source and run `wsol prepare` again"
+                f"sample {sample!r}: its mask {path} is missing; restore it, or take it out of the source and run `wsol "
+                f"prepare` again"
             )
         ids = read_mask(path)
         if shape is not None and ids.shape != tuple(shape):
             raise ValueError(
-                f"sample {sample!r}: its mask {path} is {ids.shape[0]} x {ids.shape[1]} px (H x W) but {shape[0]} x {shape[1]} is expected; "
+                f"sample {sample!r}: its mask {path} is {ids.shape[0]} x {ids.shape[1]} px (H x W) but {shape[0]} x "
+                f"{shape[1]} is expected; "
                 "a mask must have the size of its image (of level 0 for a slide)"
             )
         values = json.loads(row["values"])

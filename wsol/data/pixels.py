@@ -54,7 +54,10 @@ def read_mask(path: str | Path) -> npt.NDArray[np.int64 | np.uint8 | np.bool_]:
     if ids.ndim == 3:
         colors = ids[..., : 1 if ids.shape[2] == 2 else 3]  # alpha says nothing about ids
         if (colors != colors[..., :1]).any():
-            raise ValueError(f"{path}: a mask has one channel of ids; its channels differ, so it may be a colored drawing. Save the ids as gray or palette PNG")
+            raise ValueError(
+                f"{path}: a mask has one channel of ids; its channels differ, so it may be a colored drawing. Save the ids as "
+                f"gray or palette PNG"
+            )
         ids = np.ascontiguousarray(colors[..., 0])
     if ids.dtype.kind == "f":
         if (ids != np.round(ids)).any():
@@ -75,6 +78,8 @@ def _opened(path: str | Path, *, large: bool = False) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             yield image
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise RuntimeError(f"{path}: cannot be read ({error}); the file is damaged or was cut off in copying: copy it again from the source") from error
+        raise RuntimeError(
+            f"{path}: cannot be read ({error}); the file is damaged or was cut off in copying: copy it again from the source"
+        ) from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit

@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests: folds grouped by patient and stratified by label, and the check that no patient stands on two sides."""
+"""Who trains, who validates, who tests: folds by patient, stratified by label, and the check that nobody stands on two sides."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def grouped_split(
 ) -> npt.NDArray[np.int64]:
     """Parts samples into folds that keep groups (patients) whole and share out every label as evenly as the groups allow.
 
-    A group may hold samples of several labels. Groups are dealt from the largest to the smallest, each to the fold where the shares of all
-    labels stay most even; then single moves and swaps follow as long as they help. The best of several shuffles is kept.
+    A group may hold samples of several labels. Groups are dealt from the largest to the smallest, each to the fold where the
+    shares of all labels stay most even; then single moves and swaps follow as long as they help. The best of several shuffles is
+    kept.
 
     Args:
         groups: one per sample, never "".
@@ -43,7 +44,9 @@ def grouped_split(
         raise ValueError("a blank group would join samples that have nothing in common; give each unknown one a group of its own")
     names, of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if folds < 2 or len(names) < folds:
-        raise ValueError(f"{folds} folds need at least 2 folds and one patient per fold; there are {len(names)} patients. Lower `folds`")
+        raise ValueError(
+            f"{folds} folds need at least 2 folds and one patient per fold; there are {len(names)} patients. Lower `folds`"
+        )
     kinds, label_of = np.unique(np.asarray(labels), return_inverse=True)
     counts = np.zeros((len(names), len(kinds)))
     np.add.at(counts, (of, label_of), 1)
@@ -58,7 +61,8 @@ def roles(
 ) -> Iterator[tuple[int, int, str]]:
     """(sample, fold, role) of a cross-validation: fold k tests on part k, validates on part k + 1 and trains on the rest.
 
-    `valpx` samples of each label are drawn by `seed` from the eligible ones (those with a mask) of the validation part, or as many as there are.
+    `valpx` samples of each label are drawn by `seed` from the eligible ones (those with a mask) of the validation part, or as
+    many as there are.
 
     Raises:
         ValueError: fewer than three folds.
@@ -93,7 +97,8 @@ def check_splits(samples: pd.DataFrame, unit: str) -> None:
         unit: what must be apart: "patient" (then slides and samples too), "slide" (then samples too), or "image".
 
     Raises:
-        ValueError: a unit in two splits of a fold; an unknown patient where `unit` is "patient"; a fold that trains on a single class.
+        ValueError: a unit in two splits of a fold; an unknown patient where `unit` is "patient"; a fold that trains on a single
+            class.
     """
     if unit not in ("patient", "slide", "image"):
         raise ValueError(closest("split unit", unit, ("patient", "slide", "image")))
@@ -101,12 +106,18 @@ def check_splits(samples: pd.DataFrame, unit: str) -> None:
     sides = samples[samples["role"].isin(SIDES)]
     if unit == "patient" and (sides["patient"] == "").any():
         unknown = sides.loc[sides["patient"] == "", "sample"].iloc[0]
-        raise ValueError(f'splits by patient need every patient; sample {unknown!r} has none. Fill it in, or declare the split unit "slide" or "image"')
+        raise ValueError(
+            f"splits by patient need every patient; sample {unknown!r} has none. Fill it in, or declare the split unit "
+            f'"slide" or "image"'
+        )
     for column in columns:
         per = sides.groupby(["fold", column])["role"].unique()
-        for (fold, name), found in per[per.map(len) > 1].items():
+        for place, found in zip(per.index, per, strict=True):
+            number, name = (str(part) for part in place)
+            if len(found) < 2:
+                continue
             raise ValueError(
-                f"{column} {name!r} is in {' and '.join(found)} of fold {fold}: what is tested must not have been seen; "
+                f"{column} {name!r} is in {' and '.join(found)} of fold {number}: what is tested must not have been seen; "
                 f"give all samples of a {column} the same split"
             )
     for fold, rows in sides.groupby("fold"):
@@ -138,7 +149,7 @@ def _deal(shares: npt.NDArray[np.float64], folds: int, generator: np.random.Gene
 
 
 def _improve(shares: npt.NDArray[np.float64], part: npt.NDArray[np.int64], folds: int, sweeps: int = 10) -> None:
-    """Moves single groups, then swaps pairs, while the cost falls. In place; with many groups, dealing alone comes close enough."""
+    """Moves single groups, then swaps pairs, while the cost falls. In place; many groups need none of it."""
     best = _cost(shares, part, folds)
     pairs = [(i, j) for i in range(len(part)) for j in range(i)] if len(part) <= 40 else []
     for _ in range(sweeps):

@@ -1,12 +1,14 @@
 """Augmentation: random crops, flips, quarter turns, color and stain. The only file that knows albumentations.
 
-albumentations 2.0.8 is the last release under the MIT license; it is loaded when a transform is made, not when this file is imported.
+albumentations 2.0.8 is the last release under the MIT license; it is loaded when a transform is made, not when this file is
+imported.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +29,14 @@ def train_transform(crop: int | None = 416, *, stain_jitter: float | StainJitter
 
     Args:
         crop: side in px of the random crop; smaller images are padded by reflection first. None: the whole image.
-        stain_jitter: standard deviation of the stains' gains in optical density (a uniform draw of that spread, with a tenth of it as mixture
-            between stains), or a `StainJitter`; 0 leaves the stain exactly as it is.
-        color: brightness, contrast and saturation are scaled by 1 - color to 1 + color, hue turns by up to a tenth of `color`; 0 leaves colors
-            exactly as they are.
+        stain_jitter: standard deviation of the stains' gains in optical density (a uniform draw of that spread, with a tenth of
+            it as mixture between stains), or a `StainJitter`; 0 leaves the stain exactly as it is.
+        color: brightness, contrast and saturation are scaled by 1 - color to 1 + color, hue turns by up to a tenth of `color`; 0
+            leaves colors exactly as they are.
 
     Returns:
-        A function (image, rng) -> image. The same generator state gives the same pixels, whatever was drawn before and in whichever thread.
+        A function (image, rng) -> image. The same generator state gives the same pixels, whatever was drawn before and in
+        whichever thread.
     """
     if crop is not None and crop < 1:
         raise ValueError(f"crop is a side in px; got {crop}")
@@ -83,9 +86,9 @@ def _stain(deviation: float) -> StainJitter | None:
     return StainJitter(strength=_SD_TO_RANGE * deviation, mix=_MIX * deviation) if deviation > 0 else None
 
 
-def _compose(crop: int | None, color: float) -> Callable:  # type: ignore[type-arg]
+def _compose(crop: int | None, color: float) -> Any:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks PyPI for a newer version at import otherwise
-    import albumentations as A  # noqa: N812
+    import albumentations as A
     import cv2
 
     steps: list = []

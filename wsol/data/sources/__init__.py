@@ -1,4 +1,4 @@
-"""Sources of samples, one module each, imported when asked for. How to add one: a module here and a line in `wsol.data.SOURCES`."""
+"""Sources of samples, one module each, imported when asked for. A new one is a module and a line in `wsol.data.SOURCES`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """GlaS with the survey's folds, to compare with published numbers: patients stand on both sides of its splits.
 
-Sirinukunwattana et al., Gland segmentation in colon histology images: the GlaS challenge contest, Medical Image Analysis 35 (2017). The folds are
-those of Rony et al., Deep weakly-supervised learning methods for classification and localization in histology images: a survey, MELBA 2023.
+Sirinukunwattana et al., Gland segmentation in colon histology images: the GlaS challenge contest, Medical Image Analysis 35
+(2017). The folds are those of Rony et al., Deep weakly-supervised learning methods for classification and localization in
+histology images: a survey, MELBA 2023.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ CLASSES = ["benign", "malignant"]
 COUNTS = {"train": 85, "testA": 60, "testB": 20}
 MPP = 0.62
 RELEASED = ("Warwick_QU_Dataset_(Released_2016_07_08)", "Warwick QU Dataset (Released 2016_07_08)")
-NOTE = "GlaS: the label is the grade of the image, the mask is any gland; both classes hold glands, so maps of one class are scored on glands of both."
+NOTE = (
+    "GlaS: the label is the grade of the image, the mask is any gland; "
+    "both classes hold glands, so maps of one class are scored on glands of both."
+)
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,10 @@ def dataset(root: str | Path, folds: str | Path = "survey", strict_counts: bool 
     """GlaS, split as the survey did: five folds over the official training set, each tested on the whole official test set.
 
     Args:
-        root: the folder of the released zip (`train_1.bmp`, `train_1_anno.bmp`, `Grade.csv`; also when they lie in its one subfolder), or a folder
-            with `images/`, `masks/` (PNG) and `Grade.csv`.
-        folds: "survey": the folder `folds` in `root`; or the path of such a folder. It holds `fold-0/train/class_labels.txt` and so on, as in the
-            survey's repository (jeromerony/survey_wsl_histology, `folds/wsol-done-right-splits/GLAS`).
+        root: the folder of the released zip (`train_1.bmp`, `train_1_anno.bmp`, `Grade.csv`; also when they lie in its one
+            subfolder), or a folder with `images/`, `masks/` (PNG) and `Grade.csv`.
+        folds: "survey": the folder `folds` in `root`; or the path of such a folder. It holds `fold-0/train/class_labels.txt` and
+            so on, as in the survey's repository (jeromerony/survey_wsl_histology, `folds/wsol-done-right-splits/GLAS`).
         strict_counts: the complete set of 85 + 60 + 20 images is required; False takes the images that are there.
 
     Raises:
@@ -58,14 +62,28 @@ def dataset(root: str | Path, folds: str | Path = "survey", strict_counts: bool 
                 raise ValueError(f"{folder}: sample {sample!r} of fold {fold} ({role}) is no image of GlaS in {root}")
             continue
         if images[sample].label != label:
-            raise ValueError(f"{folder}: {sample} is {CLASSES[label]} in fold {fold} ({role}) but {CLASSES[images[sample].label]} in Grade.csv; one of the files is damaged")
+            raise ValueError(
+                f"{folder}: {sample} is {CLASSES[label]} in fold {fold} ({role}) but {CLASSES[images[sample].label]} in "
+                f"Grade.csv; one of the files is damaged"
+            )
         rows.append(sample_row(images[sample], fold, role))
     if not rows:
-        raise ValueError(f"none of the {len(images)} images in {root} is named by the folds in {folder}; give the folder of another copy")
-    return assemble("glas", images, rows, split_unit="image", source=f"GlaS in {root}, folds of the survey", note=f"{NOTE} {_leak(rows)}".strip())
+        raise ValueError(
+            f"none of the {len(images)} images in {root} is named by the folds in {folder}; give the folder of another copy"
+        )
+    return assemble(
+        "glas",
+        images,
+        rows,
+        split_unit="image",
+        source=f"GlaS in {root}, folds of the survey",
+        note=f"{NOTE} {_leak(rows)}".strip(),
+    )
 
 
-def assemble(name: str, images: Mapping[str, Image], rows: list[dict[str, Any]], *, split_unit: Any, source: str, note: str) -> Dataset:
+def assemble(
+    name: str, images: Mapping[str, Image], rows: list[dict[str, Any]], *, split_unit: Any, source: str, note: str
+) -> Dataset:
     """The dataset of `rows`; every image has its mask in a file."""
     used = dict.fromkeys(row["sample"] for row in rows)
     masks = ({"sample": s, "mask": str(images[s].mask), "kind": "file", "values": []} for s in used)
@@ -97,7 +115,8 @@ def read_glas(root: Path, strict_counts: bool = True) -> dict[str, Image]:
     home = next((h for h in (root, *(root / r for r in RELEASED)) if (h / "Grade.csv").is_file()), None)
     if home is None:
         raise FileNotFoundError(
-            f"no Grade.csv in {root} nor in a subfolder {RELEASED[0]!r}; get GlaS (warwick_qu_dataset_released_2016_07_08.zip, research use only), "
+            f"no Grade.csv in {root} nor in a subfolder {RELEASED[0]!r}; get GlaS "
+            f"(warwick_qu_dataset_released_2016_07_08.zip, research use only), "
             "unpack it, and give that folder as `root`"
         )
     files = _layout(home)
@@ -112,11 +131,15 @@ def read_glas(root: Path, strict_counts: bool = True) -> dict[str, Image]:
             images[name] = Image(name, path, mask, patient, label)
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} files of GlaS are missing, the first is {missing[0]}; unpack the zip again (strict_counts: false takes what is there)"
+            f"{len(missing)} files of GlaS are missing, the first is {missing[0]}; unpack the zip again (strict_counts: false "
+            f"takes what is there)"
         )
     found = Counter(name.split("_")[0] for name in images)
     if strict_counts and dict(found) != COUNTS:
-        raise ValueError(f"{home}: GlaS has {COUNTS} images but Grade.csv lists {dict(found)}; it is incomplete: unpack the zip again (strict_counts: false takes what is there)")
+        raise ValueError(
+            f"{home}: GlaS has {COUNTS} images but Grade.csv lists {dict(found)}; it is incomplete: unpack the zip again "
+            f"(strict_counts: false takes what is there)"
+        )
     return images
 
 
@@ -128,7 +151,7 @@ def _layout(home: Path) -> Callable[[str], tuple[Path, Path]]:
 
 
 def _read_grades(path: Path) -> dict[str, tuple[str, int]]:
-    """(patient, label) by name. Header and values carry stray spaces; the released table has a second grade, which is not the label."""
+    """(patient, label) by name. Header and values carry stray spaces; a second grade is not the label."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
         header = [cell.strip().lower() for cell in next(reader, [])]
@@ -153,7 +176,8 @@ def _read_folds(folder: Path) -> list[tuple[int, str, str, int]]:
     homes = sorted(folder.glob("fold-*"), key=lambda p: _natural(p.name)) if folder.is_dir() else []
     if not homes:
         raise FileNotFoundError(
-            f"no folds (fold-0/train/class_labels.txt ...) in {folder}; copy folds/wsol-done-right-splits/GLAS of jeromerony/survey_wsl_histology "
+            f"no folds (fold-0/train/class_labels.txt ...) in {folder}; copy folds/wsol-done-right-splits/GLAS of "
+            f"jeromerony/survey_wsl_histology "
             "there or give its path as the option `folds`; the source `glas-patient` needs no such files"
         )
     found = []

@@ -29,4 +29,11 @@ def dataset(root: str | Path, folds: int = 5, valpx: int = 3, seed: int = 0, str
     fold_of = grouped_split([image.patient for image in listed], labels, folds, np.random.default_rng(seed))
     drawn = roles(fold_of, labels, valpx=valpx, eligible=[True] * len(listed), seed=seed)
     rows = [sample_row(listed[i], fold, role) for i, fold, role in drawn]
-    return assemble("glas-patient", images, rows, split_unit="patient", source=f"GlaS in {root}, {folds} folds by patient, seed {seed}", note=NOTE)
+    return assemble(
+        "glas-patient",
+        images,
+        rows,
+        split_unit="patient",
+        source=f"GlaS in {root}, {folds} folds by patient, seed {seed}",
+        note=NOTE,
+    )

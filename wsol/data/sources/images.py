@@ -21,9 +21,10 @@ def dataset(
 ) -> Dataset:
     """The images that a CSV lists.
 
-    Columns: sample, path, label, patient; optional slide, x, y, mpp, mask, split (train, val, valpx, test). Paths are relative to the sheet. Without
-    `split`, the samples are parted into folds grouped by patient and stratified by label. A blank mask of a sample that is not positive is
-    known to be empty (where masks mark the class); a blank mask of a positive one is unknown, and it is not scored.
+    Columns: sample, path, label, patient; optional slide, x, y, mpp, mask, split (train, val, valpx, test). Paths are relative
+    to the sheet. Without `split`, the samples are parted into folds grouped by patient and stratified by label. A blank mask of
+    a sample that is not positive is known to be empty (where masks mark the class); a blank mask of a positive one is unknown,
+    and it is not scored.
 
     Args:
         sheet: the CSV.

@@ -1,4 +1,5 @@
-"""The sample sheet: a CSV that lists one's own slides or images. Read strictly: every mistake is named with its row and what to do.
+"""The sample sheet: a CSV that lists one's own slides or images. Read strictly: every mistake is named with its row and what to
+do.
 
 Rows count as a spreadsheet shows them: the header is row 1.
 """
@@ -26,7 +27,10 @@ SPLITS = {"train": "train", "valcl": "valcl", "val": "valcl", "valpx": "valpx", 
 MPP_RANGE = (0.02, 50.0)
 _NAMES = {
     "slides": (re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*"), "letters, digits and _ . + - (it becomes a file name)"),
-    "images": (re.compile(r"\w[\w.+@(), -]*(/\w[\w.+@(), -]*)*"), "letters, digits, spaces and _ . + - @ ( ) , with / between parts (it becomes a file name)"),
+    "images": (
+        re.compile(r"\w[\w.+@(), -]*(/\w[\w.+@(), -]*)*"),
+        "letters, digits, spaces and _ . + - @ ( ) , with / between parts (it becomes a file name)",
+    ),
 }
 _SHOWN = 20
 
@@ -67,7 +71,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if len(self.classes) != 2 or len(set(self.classes)) != 2 or not all(isinstance(c, str) for c in self.classes):
-            raise ValueError(f"classes: two different names expected, as the `label` column has them, e.g. [normal, tumor]; got {self.classes}")
+            raise ValueError(
+                f"classes: two different names expected, as the `label` column has them, e.g. [normal, tumor]; got {self.classes}"
+            )
         if self.mask_means not in ("class", "any-foreground"):
             raise ValueError(closest("mask_means", self.mask_means, ("class", "any-foreground")))
         for name in (*self.positive, *(self.mask_values or {})):
@@ -110,7 +116,8 @@ def build(given: Options) -> Dataset:
         own = all(row.slide == row.sample for row in sheet)
         unit = "image" if own and given.kind == "images" else "slide"
         warnings.warn(
-            f"{given.sheet}: {len(unknown)} rows name no patient (the first is row {unknown[0]}): one patient may then be on both sides of a split, and "
+            f"{given.sheet}: {len(unknown)} rows name no patient (the first is row {unknown[0]}): one patient may then be on "
+            f"both sides of a split, and "
             f"numbers carry the badge of split unit {unit!r}. Fill in the `patient` column",
             UserWarning,
             stacklevel=3,
@@ -149,8 +156,8 @@ def rows(given: Options, sheet: Sequence[Row]) -> list[dict[str, Any]]:
             raise ValueError(f"{given.sheet}: {error}, or add a `split` column (train, val, test)") from error
     return [
         {
-            "sample": sheet[i].sample, "slide": sheet[i].slide, "patient": sheet[i].patient, "path": str(sheet[i].path), "mpp": sheet[i].mpp,
-            "label": sheet[i].label, "fold": fold, "role": role,
+            "sample": sheet[i].sample, "slide": sheet[i].slide, "patient": sheet[i].patient, "path": str(sheet[i].path), "mpp":
+            sheet[i].mpp, "label": sheet[i].label, "fold": fold, "role": role,
         }
         for i, fold, role in placed
     ]  # fmt: skip
@@ -200,7 +207,9 @@ def _check_header(path: Path, header: list[str]) -> None:
             raise ValueError(f"{path}: the column {name!r} stands twice; keep one")
     missing = [name for name in REQUIRED if name not in header]
     if missing:
-        raise ValueError(f"{path}: the columns {', '.join(missing)} are missing; the header must name sample, path, label and patient")
+        raise ValueError(
+            f"{path}: the columns {', '.join(missing)} are missing; the header must name sample, path, label and patient"
+        )
 
 
 def _row(given: Options, number: int, cells: dict[str, str]) -> tuple[Row | None, list[str]]:
@@ -211,7 +220,9 @@ def _row(given: Options, number: int, cells: dict[str, str]) -> tuple[Row | None
         wrong.append(f"sample {cells['sample']!r}: expected {allowed}")
     path = given.sheet.parent / cells["path"]
     if not cells["path"] or not path.is_file():
-        wrong.append(f"no file at path {str(path)!r}; paths are relative to the sheet's folder" if cells["path"] else "path is blank")
+        wrong.append(
+            f"no file at path {str(path)!r}; paths are relative to the sheet's folder" if cells["path"] else "path is blank"
+        )
     if cells["label"] not in given.classes:
         wrong.append(closest("label", cells["label"], given.classes) + "; labels are the names in `classes`")
     mask = given.sheet.parent / cells["mask"] if cells.get("mask") else None
@@ -255,12 +266,18 @@ def _across(found: Sequence[Row]) -> list[str]:
     slides: dict[str, Row] = {}
     for row in found:
         if (other := samples.setdefault(row.sample, row)) is not row:
-            errors.append(f"row {row.number}: sample {row.sample!r} stands in row {other.number} already; give each sample its own name")
+            errors.append(
+                f"row {row.number}: sample {row.sample!r} stands in row {other.number} already; give each sample its own name"
+            )
         if (other := files.setdefault(row.path.resolve(), row)) is not row:
-            errors.append(f"row {row.number}: {row.path} is the file of row {other.number} already; a file listed twice could be trained on and tested on")
+            errors.append(
+                f"row {row.number}: {row.path} is the file of row {other.number} already; a file listed twice could be "
+                f"trained on and tested on"
+            )
         if (other := slides.setdefault(row.slide, row)).patient != row.patient:
             errors.append(
-                f"row {row.number}: slide {row.slide!r} is of patient {row.patient!r} here but of {other.patient!r} in row {other.number}; "
+                f"row {row.number}: slide {row.slide!r} is of patient {row.patient!r} here but of {other.patient!r} in row "
+                f"{other.number}; "
                 "a slide has one patient"
             )
     return errors

@@ -22,8 +22,8 @@ def dataset(
 ) -> Dataset:
     """The slides that a CSV lists.
 
-    Columns, options and errors as for the source `images`; a sample is a slide, `mpp` overrides what its file says, and a mask has the size of
-    level 0.
+    Columns, options and errors as for the source `images`; a sample is a slide, `mpp` overrides what its file says, and a mask
+    has the size of level 0.
     """
     return sheets.build(sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed))
 

@@ -1,0 +1,250 @@
+"""Rows of a manifest become batches: whole images, or bags of tiles sampled from slides."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from wsol.data.batches import Batch
+from wsol.data.feed import PixelCache, epoch_order, seeds, work_ahead
+from wsol.data.pixels import read_image
+from wsol.data.transforms import Transform, to_tensor
+from wsol.slides import Box, Slide, open_slide
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RGB = npt.NDArray[np.uint8]
+_OPEN = 8
+"""Slides held open at once."""
+
+
+class ImageBatches:
+    """Batches of images; each pass over it is one epoch.
+
+    Every row is drawn, the last batch may be small. Images of one batch that differ in size come as several batches, one per
+    size.
+
+    Args:
+        rows: of a manifest (columns sample, path, label).
+        batch_size: images per batch.
+        size: every image is resized to (size, size) first, as the survey does; None keeps sizes.
+        transform: see `wsol.data.train_transform`; None leaves images as they are.
+        generator: of the order and of the transforms; it moves on with each epoch. None: the order of the rows, the same draw
+            every time.
+        repeats: times each image is drawn per epoch.
+        balanced: rarer classes are drawn as often as the most frequent one.
+        cache: of decoded images; give one cache to several loaders to share it. None: one of its own of 1 GiB.
+        ahead: batches prepared early in one background thread; 0: none.
+    """
+
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        *,
+        batch_size: int,
+        size: int | None = None,
+        transform: Transform | None = None,
+        generator: torch.Generator | None = None,
+        repeats: int = 1,
+        balanced: bool = False,
+        cache: PixelCache | None = None,
+        ahead: int = 2,
+    ) -> None:
+        _positive(batch_size=batch_size, repeats=repeats, size=size)
+        self.rows = _checked(rows)
+        self.batch_size, self.size, self.transform, self.generator = batch_size, size, transform, generator
+        self.repeats, self.balanced, self.ahead = repeats, balanced, ahead
+        self.cache = PixelCache() if cache is None else cache
+
+    def __len__(self) -> int:
+        """Batches per epoch when all images have one size."""
+        return -(-len(_order(self, None)) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epoch(self.generator)
+
+    def epoch(self, generator: torch.Generator | None) -> Iterator[Batch]:
+        """One epoch drawn by `generator` instead of the loader's own."""
+        order = _order(self, generator)
+        draws = list(zip(order.tolist(), seeds(len(order), generator), strict=True))
+        parts = [draws[i : i + self.batch_size] for i in range(0, len(draws), self.batch_size)]
+        for batches in work_ahead([partial(self._load, part) for part in parts], self.ahead):
+            yield from batches
+
+    def _load(self, draws: list[tuple[int, int]]) -> list[Batch]:
+        by_size: dict[tuple[int, ...], list[tuple[int, RGB]]] = {}
+        for i, seed in draws:
+            image = self.cache.get((self.rows["path"][i], self.size), partial(self._read, self.rows["path"][i]))
+            if self.transform is not None:
+                image = self.transform(image, np.random.default_rng(seed))
+            by_size.setdefault(image.shape, []).append((i, image))
+        return [self._batch(found) for found in by_size.values()]
+
+    def _read(self, path: str) -> RGB:
+        image = read_image(path)
+        return image if self.size is None else _resize(image, self.size)
+
+    def _batch(self, found: list[tuple[int, RGB]]) -> Batch:
+        indices = [i for i, _ in found]
+        labels = torch.from_numpy(self.rows["label"].to_numpy(np.int64)[indices])
+        return Batch(to_tensor([image for _, image in found]), labels, [self.rows["sample"][i] for i in indices])
+
+
+class BagBatches:
+    """Batches of bags: from each slide some tiles, the label on the bag; each pass over it is one epoch.
+
+    Every slide that has tiles is drawn. Slides whose tile table is empty (no tissue) are left out with a warning; `empty` names
+    them.
+
+    Args:
+        rows: of a manifest (columns sample, path, mpp, label).
+        tables: the folder with `<sample>.parquet` as `wsol tile` writes them, or tables by sample (columns x, y, width, height in
+            level-0 px).
+        bags: slides per batch.
+        tiles_per_bag: tiles drawn from each slide without replacement, or all if it has fewer.
+        mpp: um per px at which tiles are read; None: as the tables say.
+        tile_px: side of a tile at `mpp`; None: as the tables say.
+        transform: applied to each tile; see `wsol.data.train_transform(crop=None)`.
+        generator: of the order, the tiles and the transforms. None: the order of the rows, tiles evenly spread over each table.
+        repeats: times each slide is drawn per epoch, with other tiles.
+        balanced: slides of rarer classes are drawn as often as those of the most frequent one.
+        cache: of tile pixels; None: one of its own of 1 GiB.
+        ahead: batches prepared early in one background thread; 0: none.
+    """
+
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        tables: str | Path | Mapping[str, pd.DataFrame],
+        *,
+        bags: int,
+        tiles_per_bag: int,
+        mpp: float | None = None,
+        tile_px: int | None = None,
+        transform: Transform | None = None,
+        generator: torch.Generator | None = None,
+        repeats: int = 1,
+        balanced: bool = False,
+        cache: PixelCache | None = None,
+        ahead: int = 2,
+    ) -> None:
+        _positive(bags=bags, tiles_per_bag=tiles_per_bag, repeats=repeats, tile_px=tile_px)
+        rows = _checked(rows)
+        found = {sample: _tiles(tables, sample) for sample in rows["sample"]}
+        self.empty = [sample for sample, table in found.items() if table.empty]
+        if len(self.empty) == len(rows):
+            raise ValueError(f"none of {len(rows)} slides has a tile; look at the thumbnails and lower min_tissue")
+        if self.empty:
+            named = ", ".join(self.empty[:5])
+            warnings.warn(
+                f"{len(self.empty)} of {len(rows)} slides have no tile and are left out: {named}; their tile status says why",
+                stacklevel=2,
+            )
+        self.rows = rows[~rows["sample"].isin(self.empty)].reset_index(drop=True)
+        self.mpp = float(mpp if mpp is not None else _agreed(found, "mpp"))
+        self.tile_px = int(tile_px if tile_px is not None else _agreed(found, "tile_px"))
+        self.boxes = {s: table[["x", "y", "width", "height"]].to_numpy(np.int64) for s, table in found.items()}
+        self.bags, self.tiles_per_bag, self.transform, self.generator = bags, tiles_per_bag, transform, generator
+        self.repeats, self.balanced, self.ahead = repeats, balanced, ahead
+        self.cache = PixelCache() if cache is None else cache
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return -(-len(_order(self, None)) // self.bags)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epoch(self.generator)
+
+    def epoch(self, generator: torch.Generator | None) -> Iterator[Batch]:
+        """One epoch drawn by `generator` instead of the loader's own."""
+        order = _order(self, generator)
+        draws = list(zip(order.tolist(), seeds(len(order), generator), strict=True))
+        parts = [draws[i : i + self.bags] for i in range(0, len(draws), self.bags)]
+        slides: dict[str, Slide] = {}  # touched by the one thread that works ahead, and here when it is done
+        try:
+            yield from work_ahead([partial(self._load, part, slides, generator is not None) for part in parts], self.ahead)
+        finally:
+            for slide in slides.values():
+                slide.close()
+
+    def _load(self, draws: list[tuple[int, int]], slides: dict[str, Slide], shuffle: bool) -> Batch:
+        images: list[RGB] = []
+        groups: list[int] = []
+        for bag, (i, seed) in enumerate(draws):
+            row, rng = self.rows.iloc[i], np.random.default_rng(seed)
+            count = len(self.boxes[row["sample"]])
+            drawn = min(self.tiles_per_bag, count)
+            chosen = rng.permutation(count)[:drawn] if shuffle else (np.arange(drawn) * 2 + 1) * count // (2 * drawn)
+            for tile in chosen.tolist():
+                key = (row["path"], self.mpp, self.tile_px, *self.boxes[row["sample"]][tile].tolist())
+                image = self.cache.get(key, partial(self._read, row, tile, slides))
+                images.append(image if self.transform is None else self.transform(image, rng))
+                groups.append(bag)
+        indices = [i for i, _ in draws]
+        labels = torch.from_numpy(self.rows["label"].to_numpy(np.int64)[indices])
+        return Batch(to_tensor(images), labels, [self.rows["sample"][i] for i in indices], torch.tensor(groups))
+
+    def _read(self, row: Any, tile: int, slides: dict[str, Slide]) -> RGB:
+        if row["path"] not in slides:
+            if len(slides) >= _OPEN:
+                slides.pop(next(iter(slides))).close()
+            slides[row["path"]] = open_slide(row["path"], mpp=row["mpp"])
+        # Rounding of mpp may leave a pixel or two.
+        return _resize(slides[row["path"]].read(Box(*self.boxes[row["sample"]][tile].tolist()), self.mpp), self.tile_px)
+
+
+def _order(loader: ImageBatches | BagBatches, generator: torch.Generator | None) -> npt.NDArray[np.int64]:
+    return epoch_order(loader.rows["label"].to_numpy(np.int64), generator, repeats=loader.repeats, balanced=loader.balanced)
+
+
+def _tiles(tables: str | Path | Mapping[str, pd.DataFrame], sample: str) -> pd.DataFrame:
+    import pandas as pd
+
+    if isinstance(tables, Mapping):
+        if sample not in tables:
+            raise ValueError(f"no tile table of slide {sample!r}; there are {len(tables)} tables")
+        return tables[sample]
+    path = Path(tables) / f"{sample}.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(f"no tile table {path} of slide {sample!r}; run `wsol tile` for it")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"{path}: cannot be read ({error}); delete it and run `wsol tile` again") from error
+
+
+def _agreed(tables: Mapping[str, pd.DataFrame], name: str) -> Any:
+    """The value of `name` that all tables were made with."""
+    values = {table.attrs.get(name) for table in tables.values() if not table.empty}
+    if len(values) != 1 or None in values:
+        raise ValueError(f"the tile tables do not agree on {name}: {values}; tile all slides with one setting, or give {name}=")
+    return values.pop()
+
+
+def _checked(rows: pd.DataFrame) -> pd.DataFrame:
+    if rows.empty:
+        raise ValueError("no rows to load; the fold has no samples of this role")
+    return rows.reset_index(drop=True)
+
+
+def _positive(**sizes: int | None) -> None:
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}")
+
+
+def _resize(image: RGB, side: int) -> RGB:
+    import cv2
+
+    if image.shape[:2] == (side, side):
+        return image
+    way = cv2.INTER_AREA if min(image.shape[:2]) > side else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (side, side), interpolation=way), np.uint8)
