@@ -9,10 +9,19 @@ from wsol.evaluation import PixelCounts, average_precision, count_pixels, flagge
 from wsol.evaluation.counts import edges
 
 
-def test_edges_are_the_fields_thresholds():
-    assert np.array_equal(edges(1000)[:-1], np.arange(0, 1, 0.001))
+def test_edges_are_the_fields_thresholds_and_print_as_they_are_said():
+    assert edges(1000)[:-1] == pytest.approx(np.arange(0, 1, 0.001), rel=1e-15)
     assert edges(1000)[-1] == 1.0
-    assert len(edges(7)) == 8
+    assert [float(e) for e in edges(1000)] == [float(f"{i / 1000:.3f}") for i in range(1001)]
+
+
+@pytest.mark.parametrize("bins", [1, 7, 49, 98, 333, 1000, 4096])
+def test_a_score_is_in_the_bin_whose_edges_hold_it(bins):
+    on = edges(bins).astype(np.float32)
+    score = np.clip(np.concatenate([on, np.nextafter(on, np.float32(2)), np.nextafter(on, np.float32(-1))]), 0, 1)[None]
+    counts = count_pixels(score, np.ones(score.shape, bool), bins=bins)
+    for edge in edges(bins):
+        assert counts.at(float(edge)).tp == (score.astype(np.float64) >= edge).sum()
 
 
 def test_arrays_come_back_as_they_went(make_scene):
@@ -28,12 +37,14 @@ def test_every_edge_is_told_exactly_after_a_trip_through_text():
     counts = PixelCounts.empty()
     for i, edge in enumerate(edges(1000)):
         assert counts.edge_index(float(repr(float(edge)))) == i
-        assert counts.edge_index(i / 1000) == i  # 0.35 is 0.35000000000000003
+        assert counts.edge_index(i * 0.001) == i  # 350 * 0.001 is 0.35000000000000003
         assert counts.edge_index(float(f"{edge:.3f}")) == i
 
 
 def test_a_threshold_between_edges_is_refused_and_the_nearest_named(make_scene):
     counts = count_pixels(*make_scene(0))
+    with pytest.raises(ValueError, match="no edge"):
+        counts.at(1e-13)  # float32 scores lie between this and 0
     with pytest.raises(ValueError, match=r"threshold 0\.3504 is no edge of 1000 bins.*nearest edge is 0\.35"):
         counts.at(0.3504)
     assert counts.at(counts.nearest_edge(0.3504)).threshold == pytest.approx(0.35)

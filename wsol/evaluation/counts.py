@@ -1,8 +1,8 @@
 """Counts of scores per bin, and what follows from them: the curve over thresholds, the confusion at one, average precision.
 
-Counts are int64 and add up exactly, over images, slides and jobs. Bin i of n holds edge(i) <= score < edge(i + 1) with
-edge(i) = i * (1 / n) in float64, and one more bin holds score = 1 alone: n + 1 bins, whose lower edges are the thresholds.
-With n = 1000 these are the bins of wsolevaluation (Choe et al., CVPR 2020), whose bin [2, 3] is always empty.
+Counts are int64 and add up exactly, over images, slides and jobs. Bin i of n holds i / n <= score < (i + 1) / n, and one more bin
+holds score = 1 alone: n + 1 bins, whose lower edges are the thresholds. With n = 1000 and float32 scores the counts are those of
+wsolevaluation (Choe et al., CVPR 2020), whose float64 edges i * 0.001 differ by less than any float32 can tell.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-EDGE_TOLERANCE = 1e-9
-"""A threshold this close to an edge is that edge: 0.35 means 350 * 0.001 = 0.35000000000000003. No float32 score lies between."""
+EDGE_TOLERANCE = 1e-12
+"""A threshold this near an edge, relative to it, is that edge: 350 * 0.001 is 0.35000000000000003. No float32 lies between."""
 
 
 def edges(bins: int) -> Floats:
-    """Lower edges of the bins, ascending: float64 (bins + 1,), from 0 to exactly 1. As `np.arange(0, 1, 1 / bins)`, then 1."""
-    return np.append(np.arange(bins) * (1.0 / bins), 1.0)
+    """Lower edges of the bins, ascending: float64 (bins + 1,), from 0 to exactly 1. The best float64 of each i / bins."""
+    return np.arange(bins + 1) / bins
 
 
 def at_least(counts: Counts) -> Counts:
@@ -208,7 +208,7 @@ class PixelCounts:
             ValueError: the threshold is no edge. Counts know nothing between two edges; `nearest_edge` rounds on purpose.
         """
         nearest = self.nearest_edge(threshold)
-        if not abs(nearest - threshold) <= EDGE_TOLERANCE:
+        if not abs(nearest - threshold) <= EDGE_TOLERANCE * nearest:
             raise ValueError(
                 f"threshold {threshold!r} is no edge of {self.bins} bins, so counts cannot tell; the nearest edge is {nearest!r}"
                 " (PixelCounts.nearest_edge)"

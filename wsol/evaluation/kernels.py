@@ -30,42 +30,34 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @compiled
-def count_scores(scores: Any, masks: Any, edges: Any, table: Any) -> int:
-    """Count each score in the bin whose edges hold it, edges[i] <= score < edges[i + 1]; the last edge is 1 and holds 1 alone.
+def count_scores(scores: Any, masks: Any, table: Any) -> int:
+    """Count each score in bin floor(score * bins); score 1 has a bin of its own.
+
+    A float32 times a number of bins is exact in float64, so this is i / bins <= score < (i + 1) / bins without any rounding.
 
     Returns:
         The index of the first score that is NaN or outside [0, 1], or -1. On a bad score `table` is half filled: throw it away.
     """
-    bins = edges.size - 1
+    bins = table.shape[1] - 1
     for i in range(scores.size):
         score = np.float64(scores[i])
         if not (score >= 0.0 and score <= 1.0):
             return i
-        at = int(score * bins)  # off by one at most: the product is rounded, the edges are not its inverse
-        if edges[at] > score:
-            at -= 1
-        elif at < bins and edges[at + 1] <= score:
-            at += 1
-        table[masks[i], at] += 1
+        table[masks[i], int(score * bins)] += 1
     return -1
 
 
 @compiled
-def count_scores_kept(scores: Any, masks: Any, ignore: Any, edges: Any, table: Any) -> int:
+def count_scores_kept(scores: Any, masks: Any, ignore: Any, table: Any) -> int:
     """`count_scores` that skips the pixels of `ignore`, but checks them: a NaN is a broken map wherever it stands."""
-    bins = edges.size - 1
+    bins = table.shape[1] - 1
     for i in range(scores.size):
         score = np.float64(scores[i])
         if not (score >= 0.0 and score <= 1.0):
             return i
         if ignore[i]:
             continue
-        at = int(score * bins)
-        if edges[at] > score:
-            at -= 1
-        elif at < bins and edges[at + 1] <= score:
-            at += 1
-        table[masks[i], at] += 1
+        table[masks[i], int(score * bins)] += 1
     return -1
 
 

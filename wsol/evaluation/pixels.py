@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsol.evaluation.counts import Counts, Curve, PixelCounts, edges
+from wsol.evaluation.counts import Counts, Curve, PixelCounts
 from wsol.evaluation.exact import FloatBits
 
 
@@ -64,9 +64,9 @@ def count_pixels(
     scores, masks, skip = checked(score, mask, ignore)
     table = np.zeros((2, bins + 1), np.int64)
     if skip is None:
-        bad = kernels.count_scores(scores, masks.view(np.uint8), edges(bins), table)
+        bad = kernels.count_scores(scores, masks.view(np.uint8), table)
     else:
-        bad = kernels.count_scores_kept(scores, masks.view(np.uint8), skip, edges(bins), table)
+        bad = kernels.count_scores_kept(scores, masks.view(np.uint8), skip, table)
     if bad >= 0:
         place = tuple(int(i) for i in np.unravel_index(bad, np.shape(score)))
         wrong = int(np.count_nonzero(~((scores >= 0) & (scores <= 1))))
