@@ -104,7 +104,6 @@ def test_splits(mixed, slides, patients, folds):
 
 
 def test_dataset_draws_what_is_missing_only(tmp_path):
-    pytest.importorskip("wsol.data.manifest")
     data = phantom.dataset(tmp_path, **SMALL)
     assert data.samples.to_dict("records") == listing(tmp_path, **SMALL)
     assert (data.classes, data.positive, data.split_unit, data.kind) == (["normal", "tumor"], ["tumor"], "patient", "slides")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import openslide
 import pytest
+import tifffile
 from PIL import Image
 
 from wsol.slides import Box, SlideError, open_slide
@@ -106,6 +108,19 @@ def test_truncated_slide(tmp_path, slide_path, share):
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(SlideError, match=r"cut\.tiff: .*(truncated|damaged).*copy it again"):
         open_slide(path)
+
+
+def test_truncated_level_0_is_found_on_opening(tmp_path, stained):
+    """OpenSlide hashes the coarsest level on opening, here the first in the file; it would find the cut only when it reads there."""
+    options = {"tile": (64, 64), "compression": "zlib", "photometric": "rgb", "metadata": None}
+    with tifffile.TiffWriter(tmp_path / "s.tiff") as tiff:
+        tiff.write(np.ascontiguousarray(stained[::4, ::4]), subfiletype=1, **options)
+        tiff.write(stained, resolution=(20_000, 20_000), resolutionunit="CENTIMETER", **options)
+    data = (tmp_path / "s.tiff").read_bytes()
+    (tmp_path / "cut.tiff").write_bytes(data[: int(len(data) * 0.9)])
+    openslide.OpenSlide(str(tmp_path / "cut.tiff")).close()
+    with pytest.raises(SlideError, match=rf"truncated: its tiles reach to byte {len(data)}"):
+        open_slide(tmp_path / "cut.tiff", mpp=0.5)
 
 
 def test_truncated_image(tmp_path, stained):

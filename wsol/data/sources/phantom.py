@@ -1,7 +1,7 @@
 """Source `phantom`: H&E-like slides with exact tumor masks, drawn on the spot.
 
-Synthetic; needs no download and no permission. Each slide is a pyramidal TIFF (JPEG tiles of 256 px, 0.5 um per px, levels 1, 4, 16),
-which OpenSlide opens; beside a positive one stands its tumor region, a PNG at level 0. Supervision: slide labels, exact masks.
+Synthetic; needs no download and no permission. Each slide is a pyramidal TIFF (JPEG tiles of 256 px, 0.5 um per px) that
+OpenSlide opens; beside a positive one stands its tumor region, a PNG at level 0. Supervision: slide labels, exact masks.
 """
 
 from __future__ import annotations
