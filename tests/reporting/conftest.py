@@ -12,13 +12,14 @@ from PIL import Image, ImageDraw
 THRESHOLDS = np.linspace(0, 1, 101)
 CODE = "0.1.0+g0123456789ab"
 METHODS = {"cam": 0.9, "grad-cam": 0.9, "hirescam": 1.0, "layer-cam": 0.75}
-FLOORS = {"all-ones": 0.0, "random": 0.0, "hematoxylin": 0.42, "blue-minus-red": 0.5, "pixel-regression": 1.6}
+CLASSIFICATION = {"accuracy": 0.925, "balanced_accuracy": 0.9213, "interval": [0.861, 0.969], "samples": 12, "patients": 6}
+FLOORS = {"all-ones": 0.0, "random": 0.0, "hematoxylin": 0.3, "blue-minus-red": 0.36, "pixel-regression": 0.8}
 
 
-def numbers(power: float, prevalence: float, generator: np.random.Generator, at: float) -> dict:
+def numbers(power: float, prevalence: float, generator: np.random.Generator, at: float, pixels: int = 3000) -> dict:
     """Metrics of simulated pixels whose positives score higher by `power` standard deviations."""
-    truth = generator.random(4000) < prevalence
-    score = 1 / (1 + np.exp(-(generator.normal(size=4000) + power * (truth - 0.5) * 2)))
+    truth = generator.random(pixels) < prevalence
+    score = 1 / (1 + np.exp(-(generator.normal(size=pixels) + power * (truth - 0.5) * 2)))
     flagged = score[None] >= THRESHOLDS[:, None]
     tp, fp = (flagged & truth).sum(1), (flagged & ~truth).sum(1)
     precision, recall = tp / np.maximum(tp + fp, 1), tp / max(truth.sum(), 1)
@@ -27,9 +28,10 @@ def numbers(power: float, prevalence: float, generator: np.random.Generator, at:
     i, best = round(100 * at), int(np.argmax(dice))
     names = {"precision": precision, "recall": recall, "dice": dice, "iou": iou}
     return {
-        "pxap": pxap, "pxap_interval": [pxap - 0.04, min(1.0, pxap + 0.035)], "ap": pxap + 0.001, "prevalence": float(truth.mean()),
+        "pxap": pxap, "pxap_interval": [pxap - 0.04, min(1.0, pxap + 0.035)], "ap": pxap + 0.001,
+        "prevalence": float(truth.mean()),
         **{k: float(v[i]) for k, v in names.items()}, "dice_interval": [float(dice[i]) - 0.05, float(dice[i]) + 0.04],
-        "oracle_dice": float(dice[best]), "oracle_iou": float(iou[best]), "samples": 40, "patients": 12,
+        "oracle_dice": float(dice[best]), "oracle_iou": float(iou[best]), "samples": 12, "patients": 6,
         "oracle": best / 100, "curve": {"threshold": THRESHOLDS.tolist(), **{k: v.tolist() for k, v in names.items()}},
     }  # fmt: skip
 
@@ -50,7 +52,8 @@ def overlay(path: Path, seed: int, strength: float) -> None:
 def badges(**changed: str) -> dict[str, str]:
     return {
         "supervision": "image label", "checkpoint": "validation labels (B-CL)", "threshold": "validation masks (6)",
-        "map_class": "declared positive", "scale": "fitted on validation", "split_unit": "image", "drawn": "whole image", "code": CODE, **changed,
+        "map_class": "declared positive", "scale": "fitted on validation", "split_unit": "image",
+        "drawn": "whole image", "code": CODE, **changed,
     }  # fmt: skip
 
 
@@ -59,7 +62,7 @@ def samples(power: float, folder: Path | None, tag: str, at: float, fold: int) -
     for i in range(12):
         label = ("benign", "malignant")[i % 2]
         seed = int(hashlib.sha256(f"{tag}{i}".encode()).hexdigest()[:6], 16)
-        one = numbers(power * (0.3 + i / 8), 0.5, np.random.default_rng(seed), at)
+        one = numbers(power * (0.3 + i / 8), 0.5, np.random.default_rng(seed), at, pixels=300)
         path = None
         if folder is not None:
             path = f"{tag}-{i}.png"
@@ -109,18 +112,23 @@ def one_file(model: str, powers: dict[str, float], folder: Path | None, *, fold=
         },
         "classes": ["benign", "malignant"], "mask_means": "any-foreground",
         "note": "The label is the grade and the mask is any gland, benign or malignant.",
-        "classification": None if floor else {"accuracy": 0.925, "balanced_accuracy": 0.9213, "interval": [0.861, 0.969], "samples": 40, "patients": 12},
+        "classification": None if floor else dict(CLASSIFICATION),
         "methods": methods, "supervision": "none" if floor else "image label",
-        "provenance": {"code": CODE, "config": "a3f00c7725d1be42", "seed": seed, "created": "2026-11-23T11:02:03Z", "inputs": {"manifest": "11aa22bb33cc44dd"}},
+        "provenance": {
+            "code": CODE, "config": "a3f00c7725d1be42", "seed": seed, "created": "2026-11-23T11:02:03Z",
+            "inputs": {"manifest": "11aa22bb33cc44dd"},
+        },
     }  # fmt: skip
 
 
 def history(model: str, fold: int = 0, seed: int = 0) -> dict:
-    generator = np.random.default_rng(len(model) + fold + seed)
+    generator = np.random.default_rng(sum(map(ord, model)) + fold + seed)
     rows = [
         {
-            "epoch": e, "train_loss": 0.7 * np.exp(-e / 6) + 0.02 * generator.random(), "val_loss": 0.7 * np.exp(-e / 8) + 0.1 + 0.03 * generator.random(),
-            "val_accuracy": min(1.0, 0.5 + 0.04 * e), "val_pxap": 0.5 + 0.2 * np.sin(e / 6), "lr": 1e-4, "seconds": 20.0,
+            "epoch": e, "train_loss": 0.7 * np.exp(-e / 6) + 0.02 * generator.random(),
+            "val_loss": 0.7 * np.exp(-e / 8) + 0.1 + 0.03 * generator.random(),
+            "val_accuracy": min(1.0, 0.5 + 0.04 * e + 0.05 * generator.random()),
+            "val_pxap": 0.5 + 0.2 * np.sin(e / 6) + 0.05 * generator.random(), "lr": 1e-4, "seconds": 20.0,
         }
         for e in range(1, 16)
     ]  # fmt: skip
@@ -131,7 +139,7 @@ def study(
     folder: Path | None, folds: int = 1, seeds: int = 1, negatives: bool = False, splits: tuple[str, ...] = ("test",)
 ) -> list[dict]:
     """Two models with four maps each, one of which a stain map beats, and the floors."""
-    models = {"gap": {m: 0.55 * p for m, p in METHODS.items()}, "lse": {m: 0.95 * p for m, p in METHODS.items()}}
+    models = {"gap": {m: 0.4 * p for m, p in METHODS.items()}, "lse": {m: 0.75 * p for m, p in METHODS.items()}}
     grid = [(f, s, split) for f in range(folds) for s in range(seeds) for split in splits]
     return [
         one_file(model, powers, folder, fold=f, seed=s, split=split, negatives=negatives)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from wsol.reporting.table import Row
 
@@ -43,26 +44,34 @@ def careful(name: str, value: str) -> bool:
 
 
 def common(table: Sequence[Row]) -> dict[str, str]:
-    """The badges that all trained rows share, each with its one value; they are shown once instead of in every row."""
+    """For each badge, what at least half of the trained rows say: shown once above the table, and rows that differ say so."""
     trained = [r for r in table if not r.floor] or list(table)
-    said = {name: {tuple(r.badges.get(name, [])) for r in trained} for name in KINDS if any(name in r.badges for r in trained)}
-    return {name: next(iter(words))[0] for name, words in said.items() if len(words) == 1 and len(next(iter(words))) == 1}
+    shared = {}
+    for name in KINDS:
+        said = Counter(tuple(r.badges.get(name, [])) for r in trained)
+        words, rows = said.most_common(1)[0]
+        if len(words) == 1 and 2 * rows >= len(trained):
+            shared[name] = words[0]
+    return shared
 
 
-def chips(row: Row, shared: dict[str, str]) -> list[dict[str, str]]:
-    """The badges of a row that differ from the shared ones; several values over the runs make one chip that says so."""
+def chips(row: Row, shared: Mapping[str, str]) -> list[dict[str, str]]:
+    """The badges of a row that differ from the shared ones; several values over the runs make one chip that says so.
+
+    A floor does not repeat what it has none of.
+    """
     found = []
     for name, (title, words) in KINDS.items():
         values = row.badges.get(name, [])
-        if not values or values == [shared.get(name)]:
+        if not values or values == [shared.get(name)] or (row.floor and values == ["none"]):
             continue
         mark = "careful" if len(values) > 1 or any(careful(name, v) for v in values) else ""
         found.append({"title": title, "value": " / ".join(values), "words": words, "mark": mark})
     return found
 
 
-def shared_chips(shared: dict[str, str]) -> list[dict[str, str]]:
-    """The chips above a table, for what all its trained rows share."""
+def shared_chips(shared: Mapping[str, str]) -> list[dict[str, str]]:
+    """The chips above a table, for what its rows share."""
     return [
         {"title": KINDS[name][0], "value": value, "words": KINDS[name][1], "mark": "careful" if careful(name, value) else ""}
         for name, value in shared.items()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 INK, MUTED = "#0a0b0c", "#0a0b0d"
 SERIES = tuple(f"#0a0b1{i}" for i in range(8))
+RATES = ("accuracy", "auc", "pxap", "ap", "dice", "iou", "precision", "recall")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MAX_LINES = len(SERIES)
 """More lines than this in one panel cannot be told apart; the rest stays in the table."""
@@ -73,30 +74,27 @@ def inline(figure: Figure, name: str, label: str) -> str:
     return re.sub(r"<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" ', text, count=1)
 
 
-def threshold_figure(table: Sequence[Row], name: str, reference: Row | None = None) -> str:
+def threshold_figure(table: Sequence[Row], name: str, reference: Row | None = None, methods: Sequence[str] = ()) -> str:
     """Dice over the threshold and precision over recall for the rows of one model.
 
     Thick stretches are the plateau (Dice within 95 % of the best), a filled mark is the chosen threshold, a hollow one the test
     oracle; the dotted line on the right is the prevalence, what a random map gets. `reference`, a floor, is drawn dashed.
+    `methods` fixes who has which color, so that figures of several models agree.
     """
     lines = [r for r in table if r.curves][:MAX_LINES]
+    order = [*methods, *(r.method for r in lines)]
     if not lines:
         return ""
     with _style():
         figure, (left, right) = _figure(2)
-        for i, row in enumerate(lines):
+        for row in lines:
+            i = order.index(row.method) % MAX_LINES
             _threshold_line(left, row, SERIES[i], MARKS[i])
-            right.plot(row.curves["recall"], row.curves["precision"], color=SERIES[i], linewidth=1.6, label=row.method)
+            right.plot(*_precision_recall(row), color=SERIES[i], linewidth=1.6, label=row.method)
         if reference is not None and reference.curves:
-            left.plot(reference.curves["threshold"], reference.curves["dice"], color=INK, linewidth=1.1, dashes=(4, 3))
-            right.plot(
-                reference.curves["recall"],
-                reference.curves["precision"],
-                color=INK,
-                linewidth=1.1,
-                dashes=(4, 3),
-                label=f"floor: {reference.method}",
-            )
+            dashed: dict[str, Any] = {"color": INK, "linewidth": 1.1, "dashes": (4, 3)}
+            left.plot(reference.curves["threshold"], reference.curves["dice"], **dashed)
+            right.plot(*_precision_recall(reference), label=f"floor: {reference.method}", **dashed)
         chance = lines[0].value("prevalence").mean
         if chance is not None:
             right.axhline(chance, color=INK, linewidth=1.0, linestyle=":")
@@ -107,6 +105,12 @@ def threshold_figure(table: Sequence[Row], name: str, reference: Row | None = No
         _percent(right, "Recall", "Precision", "Precision over recall")
         right.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9)
         return inline(figure, name, f"Dice over threshold, and precision over recall, of {', '.join(r.name for r in lines)}")
+
+
+def _precision_recall(row: Row) -> tuple[list[float], list[float]]:
+    """Recall and precision; where nothing is found there is no precision to draw."""
+    points = [(r, p) for r, p in zip(row.curves["recall"], row.curves["precision"], strict=True) if r > 0]
+    return [r for r, _ in points], [p for _, p in points]
 
 
 def _threshold_line(ax: Axes, row: Row, color: str, mark: str) -> None:
@@ -146,37 +150,40 @@ def history_figure(histories: Sequence[Mapping[str, Any]], name: str) -> str:
         histories: ``{"key": {"model", "fold", "seed"}, "rows": [{"epoch": 1, "train_loss": ...}, ...]}``.
         name: of the figure within the page.
     """
-    columns = dict.fromkeys(c for h in histories for row in h["rows"] for c in row)
-    losses = [c for c in columns if c in ("train_loss", "val_loss", "train/loss", "val/loss")]
-    wanted = [c for c in columns if re.match("val[_/]", c) and "loss" not in c][:3]
-    panels = [*([losses] if losses else []), *([c] for c in wanted)]
+    from matplotlib.ticker import MaxNLocator
+
+    columns = dict.fromkeys(c.replace("/", "_", 1) for h in histories for row in h["rows"] for c in row)
+    losses = [c for c in columns if c in ("train_loss", "val_loss")]
+    validation = [c for c in columns if c.startswith("val_") and "loss" not in c]
+    panels = [*([losses] if losses else []), *([c] for c in validation[:3])]
     models = list(dict.fromkeys(str(h["key"]["model"]) for h in histories))[:MAX_LINES]
     if not panels or not models:
         return ""
-    from matplotlib.ticker import MaxNLocator
-
     with _style():
         figure, axes = _figure(len(panels), height=2.9)
         for ax, panel in zip(axes, panels, strict=True):
             for column in panel:
                 _history_lines(ax, column, histories, models)
-            ax.set(xlabel="Epoch", title=" and ".join(c.replace("_", " ").replace("/", " ") for c in panel))
-            if len(panel) > 1:
-                ax.set_title("loss: train, and validation dashed")
+            words = {1: panel[0].replace("_", " ").replace("val ", "validation "), 2: "loss: training, validation dashed"}
+            ax.set(xlabel="Epoch", title=words[len(panel)])
+            if panel[0].endswith(RATES):
+                ax.set_title(f"{words[1]} (%)")
+                ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.0f}")
             ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9)
+        handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
+        axes[-1].legend(handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9)
         return inline(figure, name, f"Training curves of {', '.join(models)}")
 
 
 def _history_lines(ax: Axes, column: str, histories: Sequence[Mapping[str, Any]], models: Sequence[str]) -> None:
     for i, model in enumerate(models):
         runs = [h for h in histories if str(h["key"]["model"]) == model]
-        for j, history in enumerate(runs):
-            points = [(row["epoch"], row[column]) for row in history["rows"] if column in row]
-            if points:
-                epochs, values = zip(*points, strict=True)
-                style = "--" if column.startswith("val") and "loss" in column else "-"
-                label = model if j == 0 and style == "-" else None
-                mark = "." if len(points) < 40 else ""
-                fade = 1.0 if len(runs) == 1 else 0.6
-                ax.plot(epochs, values, color=SERIES[i], linewidth=1.6, alpha=fade, label=label, marker=mark, linestyle=style)
+        for history in runs:
+            flat = [{k.replace("/", "_", 1): v for k, v in row.items()} for row in history["rows"]]
+            points = [(row["epoch"], row[column]) for row in flat if column in row]
+            style = "--" if column == "val_loss" else "-"
+            label = model if style == "-" else None
+            mark = "." if len(points) < 40 else ""
+            fade = 1.0 if len(runs) == 1 else 0.6
+            epochs, values = [p[0] for p in points], [p[1] for p in points]
+            ax.plot(epochs, values, color=SERIES[i], linewidth=1.6, alpha=fade, label=label, marker=mark, linestyle=style)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +14,8 @@ from wsol.reporting.figures import MAX_LINES, history_figure, threshold_figure
 from wsol.reporting.gallery import best_of_each_model, failures, gallery
 from wsol.reporting.table import Row, Value, rows
 from wsol.reporting.verdict import best_stain, sentences, standing
+
+Span = tuple[float, float]
 
 STANDING = {"loses": "below stain map", "unclear": "not clearly above stain map", "beats": "", "": ""}
 COLUMNS = {
@@ -100,7 +103,7 @@ def _head(table: Sequence[Row], scores: Sequence[Mapping[str, Any]]) -> list[tup
         *((f"Split {split}", f"{n} samples, {p} patients" if p else f"{n} samples") for split, (n, p) in sizes.items()),
         ("Models", ", ".join(dict.fromkeys(f"{r.model} ({r.checkpoint})" for r in trained))),
         ("Maps", ", ".join(dict.fromkeys(r.method for r in trained))),
-        ("Folds, seeds", f"{_list(folds)} · {_list(seeds)}"),
+        ("Runs", f"fold {_list(folds)} · seed {_list(seeds)}"),
         (
             "Training",
             ", ".join(dict.fromkeys(str(s["supervision"]) for s in scores if s.get("supervision") not in (None, "none"))),
@@ -121,7 +124,7 @@ def _section(table: list[Row], number: int, root: Path, images: Mapping[str, Pat
     ]
     names = [n for n in COLUMNS if any(r.value(n).mean is not None for r in table)]
     trained = [r for r in table if not r.floor]
-    runs = max((r.runs for r in table), default=1)
+    runs, span = max(r.runs for r in table), _span(table)
     return {
         "id": f"s{number}",
         "dataset": table[0].dataset,
@@ -130,8 +133,8 @@ def _section(table: list[Row], number: int, root: Path, images: Mapping[str, Pat
         "any_foreground": any(one.get("mask_means") == "any-foreground" for r in table for one, _ in r.parts),
         "classes": classes,
         "columns": [{"name": n, "title": COLUMNS[n][0], "words": COLUMNS[n][1]} for n in names],
-        "rows": [_line(r, classes, names, shared, stain) for r in trained],
-        "floors": [_line(r, classes, names, shared, stain) for r in table if r.floor],
+        "rows": [_line(r, classes, names, shared, stain, span) for r in trained],
+        "floors": [_line(r, classes, names, shared, stain, span) for r in table if r.floor],
         "shared": shared_chips(shared),
         "sentences": sentences(table),
         "runs": runs,
@@ -139,6 +142,7 @@ def _section(table: list[Row], number: int, root: Path, images: Mapping[str, Pat
         "samples": max(r.samples for r in table),
         "patients": max(r.patients for r in table),
         "stain": {"name": stain.method, "percent": percent(stain.value("pxap").mean)} if stain else None,
+        "span": f"{100 * span[0]:.0f} to {100 * span[1]:.0f}",
         "figures": _figures(trained, number, stain),
         "galleries": [{"name": r.name, "shown": s} for r in best_of_each_model(table) if (s := gallery(r, root, images))],
     }
@@ -146,25 +150,28 @@ def _section(table: list[Row], number: int, root: Path, images: Mapping[str, Pat
 
 def _figures(trained: Sequence[Row], number: int, stain: Row | None) -> list[dict[str, Any]]:
     found = []
+    methods = sorted({r.method for r in trained})
     by_model: dict[tuple[str, str], list[Row]] = {}
     for row in trained:
         by_model.setdefault((row.model, row.checkpoint), []).append(row)
     for i, ((model, checkpoint), some) in enumerate(by_model.items()):
-        svg = threshold_figure(some, f"f{number}-{i}", stain)
+        svg = threshold_figure(some, f"f{number}-{i}", stain, methods)
         if svg:
             found.append({"name": f"{model} ({checkpoint})", "svg": svg, "left_out": max(0, len(some) - MAX_LINES)})
     return found
 
 
-def _line(row: Row, classes: Sequence[str], names: Sequence[str], shared: Mapping[str, str], stain: Row | None) -> dict[str, Any]:
+def _line(
+    row: Row, classes: Sequence[str], names: Sequence[str], shared: Mapping[str, str], stain: Row | None, span: Span
+) -> dict[str, Any]:
     """One row of the leaderboard as words for the template."""
     where = standing(row, stain)
     return {
         "method": row.method, "model": row.model, "checkpoint": row.checkpoint, "runs": row.runs,
-        "pxap": _cell(row.value("pxap")), "whisker": _whisker(row.value("pxap"), stain),
+        "pxap": _cell(row.value("pxap")), "whisker": _whisker(row.value("pxap"), stain, span),
         "classes": [_class_cell(row, c) for c in classes],
         "cells": [_cell(row.value(n), "seconds" if n == "seconds" else "percent") for n in names],
-        "chips": chips(row, dict(shared)), "standing": where, "mark": STANDING[where],
+        "chips": chips(row, shared), "standing": where, "mark": STANDING[where],
         "people": f"{row.samples} samples" + (f", {row.patients} patients" if row.patients else ""),
     }  # fmt: skip
 
@@ -182,19 +189,34 @@ def _cell(value: Value, unit: str = "percent") -> dict[str, Any]:
     return {"text": text, "beside": interval(value) if unit == "percent" else "", "sort": repr(value.mean), "under": ""}
 
 
-def _whisker(value: Value, stain: Row | None) -> dict[str, str] | None:
-    """Where dot, interval and stain mark lie on a line from 0 to 100 %."""
+def _ends(value: Value) -> tuple[float, float]:
+    """Interval, or mean and deviation, or the value itself; within [0, 1]."""
+    mean, spread = value.mean or 0.0, value.spread or 0.0
+    low = value.low if value.low is not None else max(0.0, mean - spread)
+    return low, value.high if value.high is not None else min(1.0, mean + spread)
+
+
+def _span(table: Sequence[Row]) -> Span:
+    """The stretch of PxAP that the lines of a table show: all its intervals, in tenths."""
+    ends = [_ends(v) for r in table if (v := r.value("pxap")).mean is not None]
+    low, high = min((e[0] for e in ends), default=0.0), max((e[1] for e in ends), default=1.0)
+    return math.floor(10 * low) / 10, max(math.ceil(10 * high) / 10, math.floor(10 * low) / 10 + 0.1)
+
+
+def _whisker(value: Value, stain: Row | None, span: Span) -> dict[str, str] | None:
+    """Where dot, interval and stain mark lie on the line, in percent of its length."""
     if value.mean is None:
         return None
-    spread = value.spread or 0.0
-    low = value.low if value.low is not None else max(0.0, value.mean - spread)
-    high = value.high if value.high is not None else min(1.0, value.mean + spread)
-    limit = stain.value("pxap").mean if stain else None
+
+    def place(v: float) -> float:
+        return (v - span[0]) / (span[1] - span[0])
+
+    (low, high), limit = _ends(value), stain.value("pxap").mean if stain else None
     return {
-        "low": percent(low),
-        "width": percent(high - low),
-        "dot": percent(value.mean),
-        "stain": percent(limit) if limit is not None else "",
+        "low": percent(place(low)),
+        "width": percent(place(high) - place(low)),
+        "dot": percent(place(value.mean)),
+        "stain": percent(place(limit)) if limit is not None else "",
     }
 
 

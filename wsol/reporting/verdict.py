@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,10 @@ def sentences(table: Sequence[Row]) -> list[Sentence]:
     stain = best_stain(table)
     if not trained:
         return []
+    tuned = "Thresholds, scales and checkpoints were chosen on this split: its numbers are for choosing, not for quoting."
+    warning = [Sentence("careful", tuned)] if table[0].split in ("valcl", "valpx", "train") else []
     return [
+        *warning,
         _best(trained, stain),
         *_stains(trained, stain),
         *_masked(trained, table),
@@ -97,7 +101,7 @@ def _stains(trained: Sequence[Row], stain: Row | None) -> list[Sentence]:
             )
         )
     if unclear:
-        names = ", ".join(f"{r.name} ({_number(r)})" for r in unclear)
+        names = "; ".join(f"{r.name}, {percent(r.value('pxap').mean)} ({interval(r.value('pxap'))})" for r in unclear)
         found.append(Sentence("careful", f"Not clearly above the stain map {stain.method} ({limit}): {names}."))
     return found
 
@@ -111,7 +115,7 @@ def _masked(trained: Sequence[Row], table: Sequence[Row]) -> list[Sentence]:
     if not below:
         return []
     share = "all" if below == len(trained) else f"{below} of {len(trained)}"
-    seen = " / ".join(few.badges.get("supervision", ["a few masks"]))
+    seen = re.sub(r"masks \((\d+)\)", r"\1 masks", " / ".join(few.badges.get("supervision", ["a few masks"])))
     return [
         Sentence(
             "note",

@@ -7,6 +7,7 @@ lose rows silently (so `log_batch`, synchronous); paths are stored absolute; tel
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -14,11 +15,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from wsol.tracking.provenance import config_hash, file_hash
-from wsol.tracking.records import Record
+from wsol.tracking.origin import config_hash, file_hash
+from wsol.tracking.runs import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -221,8 +222,11 @@ def _log_pictures(client: MlflowClient, run_id: str, record: Record) -> None:
             image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
             key = f"{picture.split} overlays from worst to best"
             client.log_image(run_id, image.convert("RGB"), key=key, step=picture.step, synchronous=True)
-    table: dict[str, Any] = {name: [getattr(p, name) for p in record.pictures] for name in ("split", "step", "sample")}
-    client.log_table(run_id, data=table, artifact_file="overlays.json")
+    # The file and the tag that MLflow's own log_table would write; that one goes through pandas and warns.
+    columns = ["split", "step", "sample"]
+    table = {"columns": columns, "data": [[getattr(p, name) for name in columns] for p in record.pictures]}
+    client.log_dict(run_id, table, "overlays.json")
+    client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": "overlays.json", "type": "table"}]))
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:

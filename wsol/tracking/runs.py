@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsol.tracking.provenance import canonical, config_hash
+from wsol.tracking.origin import canonical, config_hash
 
 RUN_KEYS = ("dataset", "model", "checkpoint", "fold", "seed", "set")
 CURVES = ("dice", "iou", "precision", "recall")

@@ -1,0 +1,180 @@
+"""The page: every number is on it, it needs nothing beside it, and odd inputs do not break it."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from wsol.reporting import rows, write_report
+from wsol.reporting.figures import history_figure, threshold_figure
+from wsol.reporting.gallery import data_uri, failures, gallery
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Balance(HTMLParser):
+    """Fails on tags that are closed in the wrong order; collects attributes that load something, and ids."""
+
+    def __init__(self):
+        super().__init__()
+        self.stack, self.loads, self.ids = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.stack.append(tag)
+        self.loads += [(tag, k, v) for k, v in attrs if k in ("src", "href", "srcset", "data", "action", "xlink:href")]
+        self.ids += [v for k, v in attrs if k == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, scores, pictures, make_history):
+    folder = tmp_path_factory.mktemp("report")
+    statuses = [{"slide": "s3", "status": "empty", "reason": "no tissue"}, {"slide": "s4", "status": "ok", "reason": "fine"}]
+    histories = [make_history("gap"), make_history("lse")]
+    write_report(folder / "index.html", scores, title="A <study> & more", histories=histories, statuses=statuses, root=pictures)
+    return folder / "index.html"
+
+
+def test_every_number_is_on_the_page(page, scores):
+    text = page.read_text()
+    for row in rows(scores):
+        for name in ("pxap", "pxap:benign", "pxap:malignant", "ap", "dice", "oracle_dice", "threshold", "plateau"):
+            value = row.value(name)
+            assert f"{100 * value.mean:.1f}" in text, (row.name, name)
+            assert f'data-v="{value.mean!r}"' in text, (row.name, name)
+        for name in ("pxap", "dice"):
+            assert f"{100 * row.value(name).low:.1f}–{100 * row.value(name).high:.1f}" in text
+    assert ">92.5<" in text
+    assert "6 patients" in text
+
+
+def test_nothing_is_loaded_from_anywhere(page):
+    text = page.read_text()
+    found = Balance()
+    found.feed(text)
+    assert found.stack == []
+    assert all(v.startswith(("data:image/", "#")) for _, _, v in found.loads), found.loads
+    assert "http" not in text
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_ids_are_unique_and_references_lead_somewhere(page):
+    text = page.read_text()
+    found = Balance()
+    found.feed(text)
+    assert len(found.ids) == len(set(found.ids))
+    wanted = re.findall(r"url\(#([^)]*)\)", text) + [v[1:] for _, _, v in found.loads if v.startswith("#")]
+    assert set(wanted) <= set(found.ids)
+
+
+def test_it_warns_names_and_lists(page, scores):
+    text = page.read_text()
+    assert "A &lt;study&gt; &amp; more" in text
+    assert "<study>" not in text
+    assert scores[0]["note"] in text
+    assert "lose to the stain map" in text
+    assert "below stain map" in text
+    assert "no tissue" in text
+    assert ">s4<" not in text
+    assert "What the badges mean" in text
+    assert "a3f00c7725d1be42" in text
+    assert "Mixed code versions" not in text
+    assert (page.parent / "leaderboard.csv").is_file()
+    assert not list(page.parent.glob("*.partial"))
+
+
+def test_mixed_and_dirty_code_is_warned_about(tmp_path, make_study):
+    files = make_study(None)
+    files[0]["provenance"]["code"] = "0.1.0+gaaaaaaaaaaaa.dirty"
+    write_report(tmp_path / "x.html", files)
+    text = (tmp_path / "x.html").read_text()
+    assert "Mixed code versions" in text
+    assert "uncommitted" in text
+
+
+def test_slides_with_negatives_and_undefined_numbers(tmp_path, make_study):
+    files = make_study(None, negatives=True)
+    for one in files:
+        one["mask_means"], one["note"] = "class", ""
+        for result in one["methods"].values():
+            result["groups"]["benign"] = {k: ([None, None] if "interval" in k else None) for k in result["groups"]["benign"]}
+            result["oracle"] = None
+            result["curve"]["precision"][100] = None
+    write_report(tmp_path / "x.html", files)
+    text = (tmp_path / "x.html").read_text()
+    assert "Flagged on negatives" in text
+    assert "13.7" in text
+    assert "PxAP benign" not in text
+    assert "About these masks" not in text
+
+
+def test_folds_and_splits(tmp_path, make_study, make_history):
+    files = make_study(None, folds=2, splits=("valcl", "test"))
+    write_report(tmp_path / "x.html", files, histories=[make_history("gap", f) for f in range(2)])
+    text = (tmp_path / "x.html").read_text()
+    assert text.index("split test") < text.index("split valcl")
+    assert "± standard deviation over runs" in text
+    assert "2 runs" in text
+
+
+def test_no_scores_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"at least one scores\.json"):
+        write_report(tmp_path / "x.html", [])
+
+
+def test_the_same_scores_give_the_same_page(tmp_path, make_study):
+    for name in ("a", "b"):
+        write_report(tmp_path / f"{name}.html", make_study(None))
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_figures_are_svg_in_the_colors_of_the_page(scores, make_history):
+    table = rows(scores)
+    for svg in (threshold_figure(table[:3], "f", table[-1]), history_figure([make_history("gap")], "h")):
+        ET.fromstring(svg)
+        assert "#0a0b" not in svg
+        assert "var(--c1)" in svg
+        assert "currentColor" in svg
+    assert history_figure([], "h") == ""
+
+
+def test_gallery_takes_best_median_and_worst(scores, pictures):
+    row = next(r for r in rows(scores) if r.model == "lse" and r.method == "cam")
+    dice = sorted((v["dice"] for v in scores[1]["methods"]["cam"]["samples"].values()), reverse=True)
+    shown = gallery(row, pictures)
+    assert [(s.rank, s.dice) for s in shown] == [("best", dice[0]), ("median", dice[5]), ("worst", dice[-1])]
+    assert all(s.overlay.startswith("data:image/jpeg;base64,") for s in shown)
+
+
+def test_a_negative_slide_is_shown_by_its_flagged_area(make_study, pictures):
+    files = make_study(pictures)
+    samples = files[1]["methods"]["cam"]["samples"]
+    for i, (name, area) in enumerate({"test A": 0.1, "test B": 0.3}.items()):
+        samples[name] = {**list(samples.values())[i], "dice": None, "flagged_area": area}
+    row = next(r for r in rows(files) if r.model == "lse" and r.method == "cam")
+    assert gallery(row, pictures)[-1].sample == "test B"
+
+
+def test_pictures_are_made_small(tmp_path):
+    Image.new("RGBA", (3000, 1500), (200, 10, 10, 255)).save(tmp_path / "big.png")
+    import base64
+    import io
+
+    uri = data_uri(tmp_path / "big.png", side=300)
+    with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as small:
+        assert small.size == (300, 150)
+
+
+def test_missed_samples_are_failures(make_study):
+    files = make_study(None)
+    next(iter(files[0]["methods"]["cam"]["samples"].values()))["dice"] = 0.0
+    row = next(r for r in rows(files) if r.model == "gap" and r.method == "cam")
+    assert [f["what"] for f in failures([row], [])] == ["missed"]

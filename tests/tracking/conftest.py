@@ -1,0 +1,59 @@
+"""Score files as small as they can be, with numbers that are easy to follow into the records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+CLASSIFICATION = {"accuracy": 0.95, "balanced_accuracy": 0.94, "interval": [0.9, 0.99], "samples": 3, "patients": 2}
+THRESHOLDS = [i / 100 for i in range(101)]
+
+
+def group(pxap: float) -> dict:
+    return {
+        "pxap": pxap, "pxap_interval": [pxap - 0.05, pxap + 0.04], "ap": pxap + 0.01, "prevalence": 0.5, "dice": 0.61234567,
+        "dice_interval": [None, None], "iou": 0.44, "precision": 0.6, "recall": None, "oracle_dice": 0.7, "oracle_iou": 0.54,
+        "samples": 3, "patients": 2,
+    }  # fmt: skip
+
+
+def score_file(
+    model="gap", methods=("cam", "grad-cam"), fold=0, seed=0, split="test", pxap=0.64712345, overlays: Path | None = None
+) -> dict:
+    """One scores.json; with `overlays`, tiny pictures are written there."""
+    sample = {"iou": 0.4, "pxap": 0.6, "label": "b", "patient": "p1", "overlay": None}
+    samples = {f"{split}_{i}": {"dice": d, **sample} for i, d in enumerate((0.5, 0.9, None))}
+    for i, (name, values) in enumerate(samples.items()):
+        if overlays is not None:
+            values["overlay"] = f"{name}.png"
+            Image.new("RGB", (24, 16), (80 * i, 90, 20)).save(overlays / values["overlay"])
+    result = {
+        "badges": {"supervision": "image label", "threshold": "validation masks (6)", "code": "0.1.0+gabc"},
+        "seconds": 0.25, "threshold": {"value": 0.42, "source": "validation masks"},
+        "oracle": {"value": 0.4, "source": "test oracle"},
+        "groups": {"all": group(pxap), "mucin/ous": group(pxap + 0.1)},
+        "negatives": {"flagged_area": 0.125, "interval": [0.1, 0.15], "samples": 2, "patients": 1},
+        "curve": {
+            "threshold": THRESHOLDS, "dice": [0.8 * (1 - abs(2 * t - 0.8) / 2) for t in THRESHOLDS], "iou": THRESHOLDS,
+            "precision": [*THRESHOLDS[:-1], None], "recall": THRESHOLDS[::-1],
+        },
+        "samples": samples,
+    }  # fmt: skip
+    floor = model == "floors"
+    return {
+        "key": {
+            "dataset": "glas", "model": model, "fold": fold, "seed": seed, "checkpoint": "none" if floor else "b-cl",
+            "set": "floors" if floor else "fast", "split": split,
+        },
+        "classes": ["b", "mucin/ous"], "mask_means": "class", "note": "A note.",
+        "classification": None if floor else dict(CLASSIFICATION),
+        "methods": dict.fromkeys(methods, result), "supervision": "image label",
+        "provenance": {"code": "0.1.0+gabc", "config": "aa", "created": "2026-11-23T11:00:00Z", "inputs": {"manifest": "1122"}},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def make_scores():
+    return score_file
