@@ -32,8 +32,21 @@ def dataset():
 
     def build(**changes):
         rows = []
-        for i, (patient, role) in enumerate([("a", "train"), ("a", "train"), ("b", "valcl"), ("b", "valcl"), ("c", "test"), ("c", "test")]):
-            rows.append({"sample": f"s{i}", "slide": f"s{i}", "patient": patient, "path": f"s{i}.png", "mpp": 0.5, "label": i % 2, "fold": 0, "role": role})
+        for i, (patient, role) in enumerate(
+            [("a", "train"), ("a", "train"), ("b", "valcl"), ("b", "valcl"), ("c", "test"), ("c", "test")]
+        ):
+            rows.append(
+                {
+                    "sample": f"s{i}",
+                    "slide": f"s{i}",
+                    "patient": patient,
+                    "path": f"s{i}.png",
+                    "mpp": 0.5,
+                    "label": i % 2,
+                    "fold": 0,
+                    "role": role,
+                }
+            )
         rows.append({**rows[3], "role": "valpx"})
         masks = [
             {"sample": "s3", "mask": "s3_mask.png", "kind": "file", "values": [2, 5]},
