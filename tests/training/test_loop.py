@@ -188,15 +188,21 @@ def test_single_class(run, toy):
         run(batches=one_class)
 
 
-def test_batches_must_have_a_length_and_keep_it(run, toy):
-    class Liar(list):
+def test_batches_need_a_length_which_may_be_exceeded(run, toy):
+    class Short(list):
         def __len__(self):
             return 3
 
+    _, listed = run()
+    _, streamed = run(batches=lambda e, g: iter(toy.batches(e, g)), steps=4)
+    assert [row["train_loss"] for row in listed] == [row["train_loss"] for row in streamed]
+    _, history = run(epochs=1, batches=lambda e, g: Short(toy.batches(e, g)))
+    assert history[0]["lr"] == pytest.approx(0, abs=1e-9)  # the fourth of three steps
     with pytest.raises(TypeError, match="something with a length"):
         run(batches=lambda e, g: iter(toy.batches(e, g)))
-    with pytest.raises(ValueError, match="their number is 3, but there were more"):
-        run(batches=lambda e, g: Liar(toy.batches(e, g)))
+    for nothing in (lambda e, g: [], lambda e, g: iter([])):
+        with pytest.raises(ValueError, match="no training batches"):
+            run(batches=nothing, steps=4)
     with pytest.raises(ValueError, match="no training batches"):
         run(batches=lambda e, g: [])
 

@@ -6,7 +6,23 @@ Names resolve late: importing the room imports no torch.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from wsol._names import lazy
+
+if TYPE_CHECKING:
+    from wsol.training.criteria import CHECKPOINTS as CHECKPOINTS
+    from wsol.training.criteria import Criterion as Criterion
+    from wsol.training.device import choose_device as choose_device
+    from wsol.training.loop import fit as fit
+    from wsol.training.losses import balanced_weights as balanced_weights
+    from wsol.training.losses import cross_entropy as cross_entropy
+    from wsol.training.randomness import seeded_generator as seeded_generator
+    from wsol.training.resume import clear_state as clear_state
+    from wsol.training.schedule import warmup_cosine as warmup_cosine
+    from wsol.training.selection import map_stability as map_stability
+    from wsol.training.strategies.base import Strategy as Strategy
+    from wsol.training.strategies.build import build_strategy as build_strategy
 
 _WHERE = {
     "fit": "loop",

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from wsol.training.strategies.base import Strategy
 
 
+NO_BATCHES = "there are no training batches; check the split and its labels"
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """How a step is taken; see `fit` for the meaning of the fields."""
@@ -30,6 +33,7 @@ class Step:
     clip: float | None
     bf16: bool
     channels_last: bool
+    steps: int | None
 
 
 def train_epoch(
@@ -47,20 +51,19 @@ def train_epoch(
     """Train on each batch once and return the mean losses: `train_loss`, and `train_<part>` where there are several parts.
 
     Raises:
-        ValueError: no batches, fewer or more than their length says, or (first epoch, supervision by labels) a single class.
+        ValueError: no batches, or (first epoch, supervision by labels) a single class.
         RuntimeError: see `_backward` and `_memory_error`.
     """
-    steps = _length(batches)
+    steps = _length(batches) if how.steps is None else how.steps
     net.train()
     strategy.train()
     sums: dict[str, float] = {}
     labels: set[int] = set()
-    seen = step = 0
+    total, seen, step = 0.0, 0, 0
     for step, batch in enumerate(batches, start=1):
-        if step > steps:
-            break
         place = f"epoch {epoch}/{how.epochs}, step {step}/{steps}"
-        set_rate(optimizer, warmup_cosine((epoch - 1 + (step - 0.5) / steps) / how.epochs, how.warmup))
+        done = min((step - 0.5) / steps, 1.0)  # images of mixed sizes may come in more batches than the length says
+        set_rate(optimizer, warmup_cosine((epoch - 1 + done) / how.epochs, how.warmup))
         try:
             parts = _losses(net, strategy, batch, generator, epoch, how)
             _backward(parts, optimizer, how.clip, place, batch.samples)
@@ -74,20 +77,19 @@ def train_epoch(
         weight = len(batch.labels)
         seen += weight
         values = {name: float(value.detach()) for name, value in parts.items()}
-        for name, value in {"loss": sum(values.values()), **values}.items():
+        total += weight * sum(values.values())
+        for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + weight * value
         labels |= set(batch.labels.flatten().tolist())
-        show.step(epoch, step, steps, sums["loss"] / seen)
-    if step != steps:
-        raise ValueError(
-            f"epoch {epoch}: the batches said their number is {steps}, but there were {'more' if step > steps else step}"
-        )
+        show.step(epoch, step, steps, total / seen)
+    if step == 0:
+        raise ValueError(NO_BATCHES)
     if epoch == 1 and strategy.supervision == "labels" and len(labels) == 1:
         raise ValueError(
             f"all {seen} training labels are class {labels.pop()}; training needs at least two classes: check labels and split"
         )
-    several = len(sums) > 2
-    return {f"train_{name}": value / seen for name, value in sums.items() if name == "loss" or several}
+    parts_too = {f"train_{name}": value / seen for name, value in sums.items()} if len(sums) > 1 else {}
+    return {"train_loss": total / seen, **parts_too}
 
 
 def _losses(
@@ -132,10 +134,10 @@ def _length(batches: Iterable[Batch]) -> int:
     """The number of batches, which the schedule needs beforehand."""
     if not isinstance(batches, Sized):
         raise TypeError(
-            f"batches(epoch, generator) must return something with a length (steps per epoch); got {type(batches).__name__}"
+            f"batches(epoch, generator) must return something with a length, or pass steps=; got {type(batches).__name__}"
         )
     if len(batches) == 0:
-        raise ValueError("there are no training batches; check the split, and that batch_size is not above the number of samples")
+        raise ValueError(NO_BATCHES)
     return len(batches)
 
 

@@ -25,7 +25,7 @@ from wsol.training.history import Row, write_history
 from wsol.training.optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from wsol.training.progress import Display, display
 from wsol.training.randomness import seeded_generator, seeded_layers
-from wsol.training.resume import Kept, State, clear_state, read_state, snapshot, weights_hash, write_state
+from wsol.training.resume import Kept, State, read_state, snapshot, weights_hash, write_state
 from wsol.training.schedule import warmup_cosine
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def fit(
     batches: Batches,
     *,
     epochs: int,
+    steps: int | None = None,
     validate: Validate | None = None,
     keep: Mapping[str, Criterion] | None = None,
     save: Save | None = None,
@@ -68,8 +69,9 @@ def fit(
     Args:
         net: moved to the device; at the end in evaluation mode with the last (with `ema`: the averaged) weights.
         strategy: what is minimized.
-        batches: (epoch, generator) -> the batches of this epoch; what comes back has a length (steps per epoch).
+        batches: (epoch, generator) -> the batches of this epoch, e.g. ``lambda epoch, generator: loader.epoch(generator)``.
         epochs: passes over the batches.
+        steps: batches per epoch, for the schedule; None: the length of what `batches` returns.
         validate: gets the net in evaluation mode on its device after every epoch, returns metrics by name.
         keep: criteria by checkpoint name; only `last` if not given. The untrained net is no candidate.
         save: (name, net, epoch, metrics), called once per name after the last epoch with that epoch's weights in the net. Not
@@ -99,10 +101,11 @@ def fit(
         RuntimeError: a loss or gradient is not finite (names epoch, step, samples), or memory ran out (names what to lower).
     """
     keep = {"last": CHECKPOINTS["last"]} if keep is None else keep
-    _check(epochs, warmup, clip, keep, validate)
+    _check(epochs, steps, warmup, clip, keep, validate)
     settings = {
-        "epochs": epochs, "lr": lr, "head_lr_factor": head_lr_factor, "weight_decay": weight_decay, "warmup": warmup,
-        "clip": clip, "ema": ema, "bf16": bf16, "channels_last": channels_last, "seed": seed, "strategy": strategy.settings(),
+        "epochs": epochs, "steps": steps, "lr": lr, "head_lr_factor": head_lr_factor, "weight_decay": weight_decay,
+        "warmup": warmup, "clip": clip, "ema": ema, "bf16": bf16, "channels_last": channels_last, "seed": seed,
+        "strategy": strategy.settings(),
         "keep": {name: dataclasses.asdict(criterion) for name, criterion in keep.items()},
         "start": weights_hash(net, strategy), "fingerprint": dict(fingerprint or {}),
     }  # fmt: skip
@@ -114,7 +117,7 @@ def fit(
     optimizer = build_optimizer(net, strategy, lr=lr, head_lr_factor=head_lr_factor, weight_decay=weight_decay)
     average = Ema(net, ema) if ema is not None else None
     parts = _Parts(net, strategy, optimizer, average)
-    how = Step(where, epochs, warmup, clip, bf16, channels_last)
+    how = Step(where, epochs, warmup, clip, bf16, channels_last, steps)
     folder, table = (Path(path) if path is not None else None for path in (state_path, history_path))
 
     with display(epochs, progress) as show:
@@ -152,10 +155,14 @@ def fit(
     return state.history
 
 
-def _check(epochs: int, warmup: float, clip: float | None, keep: Mapping[str, Criterion], validate: Validate | None) -> None:
+def _check(
+    epochs: int, steps: int | None, warmup: float, clip: float | None, keep: Mapping[str, Criterion], validate: Validate | None
+) -> None:
     """Raise for what would only be noticed after an epoch."""
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1; got {epochs}")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be at least 1 per epoch; got {steps}")
     warmup_cosine(0.0, warmup)
     if clip is not None and not clip > 0:
         raise ValueError(f"clip is the largest gradient norm and must be positive; got {clip}")
@@ -238,7 +245,6 @@ def _resumed(folder: Path | None, settings: Mapping[str, Any], parts: _Parts, ep
     if state is None:
         if why_not:
             show.say(why_not)
-            clear_state(folder)  # its kept epochs are not ours
         return State()
     parts.restore(state)
     show.say(f"continuing after epoch {state.epoch}/{epochs} from {folder}")
