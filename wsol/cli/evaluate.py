@@ -189,8 +189,8 @@ def _classification(rows: pd.DataFrame, split: Maps, settings: Evaluate, listing
     """Accuracy of the model at image or slide level, with an interval by patient; samples without logits (no tissue) are left out."""
     from wsol.evaluation import summarize_classification
 
-    logits = {sample: reader.logits(sample) for sample, reader in split.readers()}
-    kept = rows[[logits[s] is not None for s in rows["sample"]]]
+    logits = {sample: reader.logits(sample) for sample, reader in split.readers() if reader.has_logits(sample)}
+    kept = rows[rows["sample"].isin(logits)]
     predicted = np.array([int(np.argmax(logits[s])) for s in kept["sample"]])
     return summarize_classification(
         kept["label"].to_numpy(), predicted, _clusters(kept), generator=np.random.default_rng(0), replicates=settings.bootstrap

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,30 +124,42 @@ def _streams(
     listing: Manifest, rows: pd.DataFrame, checked: pd.DataFrame, how: Train, tile: Tile, tiles: Path | None, stability: bool
 ) -> tuple[Callable[[int, torch.Generator], Iterable[Batch]], Callable[[Localizer], dict[str, float]]]:
     """(training batches by epoch, validation): images one by one, or bags of tiles of slides."""
-    import torch
-
     from wsol.data import BagBatches, ImageBatches, train_transform
 
+    drawn: ImageBatches | BagBatches
+    fixed: ImageBatches | BagBatches
     if listing.kind == "slides":
         if tiles is None:
             raise ValueError("--tiles is needed: the folder of tile tables that `wsol tile` wrote for these slides")
-        augment = train_transform(tile.side_px, color=how.color_jitter, stain=how.stain_jitter)
-        bags = {"mpp": tile.mpp, "tile_px": tile.side_px, "batch_size": how.batch_size}
-        drawn = BagBatches(rows, tiles, tiles_per_bag=how.tiles_per_bag, repeats=how.repeats, transform=augment, **bags)
-        fixed = BagBatches(checked, tiles, tiles_per_bag=4 * how.tiles_per_bag, **{**bags, "batch_size": 1})
+        augment = train_transform(None, color=how.color_jitter, stain_jitter=how.stain_jitter)
+        drawn = BagBatches(rows, tiles, bags=how.batch_size, tiles_per_bag=how.tiles_per_bag, repeats=how.repeats, transform=augment)
+        fixed = BagBatches(checked, tiles, bags=1, tiles_per_bag=4 * how.tiles_per_bag)
     else:
-        augment = train_transform(how.crop, color=how.color_jitter, stain=how.stain_jitter)
+        augment = train_transform(how.crop, color=how.color_jitter, stain_jitter=how.stain_jitter)
         drawn = ImageBatches(rows, batch_size=how.batch_size, repeats=how.repeats, transform=augment)
         fixed = ImageBatches(checked, batch_size=1)
 
     def batches(epoch: int, generator: torch.Generator) -> Iterable[Batch]:
-        return drawn.epoch(generator)
+        return _Sized(drawn.epoch(generator), len(drawn))
 
     def validate(net: Localizer) -> dict[str, float]:
         # The same tiles after every epoch: the curve then shows the net, not the draw.
-        return _validation(net, fixed.epoch(torch.Generator().manual_seed(0)), stability)
+        return _validation(net, fixed, stability)
 
     return batches, validate
+
+
+class _Sized:
+    """Batches that know how many they are, for the schedule and the progress bar."""
+
+    def __init__(self, batches: Iterator[Batch], length: int) -> None:
+        self._batches, self._length = batches, length
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches
+
+    def __len__(self) -> int:
+        return self._length
 
 
 def _validation(net: Localizer, batches: Iterable[Batch], stability: bool) -> dict[str, float]:

@@ -38,6 +38,7 @@ _WHERE = {
     "fit_range": "scales",
     "pixel_intervals": "summary",
     "summarize": "summary",
+    "summarize_classification": "summary",
 }
 
 METRICS = {

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from wsol.evaluation.classification import accuracy, balanced_accuracy
 from wsol.evaluation.counts import Floats, PixelCounts, average_precision
 from wsol.evaluation.intervals import Interval, bootstrap, percentile_interval, ratio, resampled_sums
 from wsol.evaluation.thresholds import Threshold, best_threshold
@@ -217,3 +219,26 @@ def _check(counts: Sequence[PixelCounts], samples: Sequence[str], labels: Sequen
         raise ValueError(f"samples must be named once each, got twice: {', '.join(twice)}")
     if "all" in labels:
         raise ValueError("a class is called 'all', which names the group of all classes; rename the class")
+
+
+def summarize_classification(
+    labels: ArrayLike, predicted: ArrayLike, patients: Sequence[str], *, generator: np.random.Generator, replicates: int = 1000
+) -> dict[str, Any]:
+    """Accuracy with an interval by patient, as plain values.
+
+    Args:
+        labels: (n,) true class indices.
+        predicted: (n,) predicted class indices.
+        patients: (n,) names, "" where unknown (then there is no interval).
+        generator: for the bootstrap.
+        replicates: bootstrap replicates.
+    """
+    right = np.asarray(labels) == np.asarray(predicted)
+    interval = bootstrap(np.column_stack([right, np.ones(len(right))]), patients, ratio, generator=generator, replicates=replicates)
+    return {
+        "accuracy": accuracy(labels, predicted),
+        "balanced_accuracy": balanced_accuracy(labels, predicted),
+        "interval": _ends(interval),
+        "samples": len(right),
+        "patients": interval.clusters,
+    }
