@@ -101,6 +101,26 @@ def _group(
     }
 
 
+def _groups(
+    counts: Sequence[PixelCounts],
+    labels: Sequence[str],
+    patients: Sequence[str],
+    threshold: float,
+    oracle: Threshold | None,
+    exact: Mapping[str, float | None],
+    generator: np.random.Generator,
+    replicates: int,
+) -> dict[str, dict[str, Any]]:
+    """A row for all samples and one per class, classes by name."""
+    best = oracle.value if oracle else None
+    groups = {}
+    for name in ["all", *sorted(set(labels))]:
+        chosen = [i for i, label in enumerate(labels) if name in ("all", label)]
+        mine, who = [counts[i] for i in chosen], [patients[i] for i in chosen]
+        groups[name] = _group(mine, who, threshold, best, exact.get(name), generator, replicates)
+    return groups
+
+
 def _negatives(
     counts: Sequence[PixelCounts], patients: Sequence[str], threshold: float, generator: np.random.Generator, replicates: int
 ) -> dict[str, Any] | None:
@@ -169,22 +189,10 @@ def summarize(
     value = total.nearest_edge(threshold.value)
     used = Threshold(value, threshold.source, threshold.direction, threshold.masks)
     oracle = best_threshold(total, source="test oracle") if total.positives.any() else None
-    groups: dict[str, Any] = {}
-    for name in ["all", *sorted(set(labels))]:
-        chosen = [i for i, label in enumerate(labels) if name in ("all", label)]
-        groups[name] = _group(
-            [counts[i] for i in chosen],
-            [patients[i] for i in chosen],
-            value,
-            oracle.value if oracle else None,
-            (exact or {}).get(name),
-            generator,
-            replicates,
-        )
     return {
         "threshold": used.to_dict(),
         "oracle": oracle.to_dict() if oracle else None,
-        "groups": groups,
+        "groups": _groups(counts, labels, patients, value, oracle, exact or {}, generator, replicates),
         "negatives": _negatives(counts, patients, value, generator, replicates),
         "curve": _curve(total),
         "samples": {
@@ -234,7 +242,9 @@ def summarize_classification(
         replicates: bootstrap replicates.
     """
     right = np.asarray(labels) == np.asarray(predicted)
-    interval = bootstrap(np.column_stack([right, np.ones(len(right))]), patients, ratio, generator=generator, replicates=replicates)
+    interval = bootstrap(
+        np.column_stack([right, np.ones(len(right))]), patients, ratio, generator=generator, replicates=replicates
+    )
     return {
         "accuracy": accuracy(labels, predicted),
         "balanced_accuracy": balanced_accuracy(labels, predicted),
