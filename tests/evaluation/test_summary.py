@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsol.evaluation import PixelCounts, PixelCurve, Threshold, count_pixels, summarize
+from wsol.evaluation import PixelCounts, PixelCurve, Threshold, count_pixels, summarize, summarize_classification
 
 GOLDEN = Path(__file__).parent / "golden.json"
 
@@ -189,6 +189,17 @@ def test_no_samples_and_mixed_bins():
         summarize(
             [PixelCounts.empty(), PixelCounts.empty(10)], samples=["a", "b"], labels=["t", "t"], patients=["a", "b"], **options
         )
+
+
+def test_classification_says_how_many_patients_stand_behind_it():
+    labels, predicted = [0, 0, 0, 1] * 5, [0, 0, 1, 1] * 5
+    result = summarize_classification(labels, predicted, [str(i // 2) for i in range(20)], generator=np.random.default_rng(0))
+    assert (result["accuracy"], result["balanced_accuracy"]) == (0.75, pytest.approx((2 / 3 + 1) / 2))
+    assert (result["samples"], result["patients"]) == (20, 10)
+    assert result["interval"][0] < 0.75 < result["interval"][1]
+    assert summarize_classification(labels, predicted, ["p"] * 20, generator=np.random.default_rng(0))["interval"] == [None, None]
+    with pytest.raises(ValueError, match=r"\(3,\) for \(2,\)"):
+        summarize_classification([0, 1], [0, 1, 1], ["a", "b"], generator=np.random.default_rng(0))
 
 
 if __name__ == "__main__":

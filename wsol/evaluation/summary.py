@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from wsol.evaluation.classification import accuracy, balanced_accuracy
 from wsol.evaluation.counts import Floats, PixelCounts, average_precision
-from wsol.evaluation.intervals import Interval, bootstrap, percentile_interval, ratio, resampled_sums
+from wsol.evaluation.intervals import Interval, bootstrap, bootstrap_accuracy, percentile_interval, ratio, resampled_sums
 from wsol.evaluation.thresholds import Threshold, best_threshold
 
 CURVE_POINTS = 101
@@ -249,6 +249,6 @@ def summarize_classification(
         "accuracy": accuracy(labels, predicted),
         "balanced_accuracy": balanced_accuracy(labels, predicted),
         "interval": _ends(interval),
-        "samples": len(right),
+        "samples": len(np.asarray(labels)),
         "patients": interval.clusters,
     }
