@@ -241,10 +241,7 @@ def summarize_classification(
         generator: for the bootstrap.
         replicates: bootstrap replicates.
     """
-    right = np.asarray(labels) == np.asarray(predicted)
-    interval = bootstrap(
-        np.column_stack([right, np.ones(len(right))]), patients, ratio, generator=generator, replicates=replicates
-    )
+    interval = bootstrap_accuracy(labels, predicted, patients, generator=generator, replicates=replicates)
     return {
         "accuracy": accuracy(labels, predicted),
         "balanced_accuracy": balanced_accuracy(labels, predicted),
