@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wsol.training.criteria import CHECKPOINTS as CHECKPOINTS
     from wsol.training.criteria import Criterion as Criterion
     from wsol.training.device import choose_device as choose_device
+    from wsol.training.loop import Fit as Fit
     from wsol.training.loop import fit as fit
     from wsol.training.losses import balanced_weights as balanced_weights
     from wsol.training.losses import cross_entropy as cross_entropy
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from wsol.training.strategies.build import build_strategy as build_strategy
 
 _WHERE = {
+    "Fit": "loop",
     "fit": "loop",
     "choose_device": "device",
     "CHECKPOINTS": "criteria",

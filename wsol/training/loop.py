@@ -7,16 +7,17 @@ training was killed on its way; on CUDA some kernels add in any order, and equal
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from wsol._names import closest
 from wsol.training.criteria import CHECKPOINTS, Criterion
 from wsol.training.device import choose_device
 from wsol.training.ema import Ema
@@ -38,44 +39,13 @@ Validate = Callable[["Localizer"], Mapping[str, float]]
 Save = Callable[[str, "Localizer", int, dict[str, float]], None]
 
 
-def fit(
-    net: Localizer,
-    strategy: Strategy,
-    batches: Batches,
-    *,
-    epochs: int,
-    steps: int | None = None,
-    validate: Validate | None = None,
-    keep: Mapping[str, Criterion] | None = None,
-    save: Save | None = None,
-    lr: float = 2e-4,
-    head_lr_factor: float = 10.0,
-    weight_decay: float = 1e-4,
-    warmup: float = 0.1,
-    clip: float | None = None,
-    ema: float | None = None,
-    bf16: bool = True,
-    channels_last: bool = True,
-    device: str = "auto",
-    seed: int = 0,
-    state_path: Path | str | None = None,
-    fingerprint: Mapping[str, Any] | None = None,
-    history_path: Path | str | None = None,
-    on_epoch: Callable[[Row], None] | None = None,
-    progress: bool | None = None,
-) -> list[Row]:
-    """Train `net` in place and hand the epochs worth keeping to `save`.
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How a localizer is fitted; calling it with a net, a strategy and batches trains.
 
-    Args:
-        net: moved to the device; at the end in evaluation mode with the last (with `ema`: the averaged) weights.
-        strategy: what is minimized.
-        batches: (epoch, generator) -> the batches of this epoch, e.g. ``lambda epoch, generator: loader.epoch(generator)``.
+    Attributes:
         epochs: passes over the batches.
         steps: batches per epoch, for the schedule; None: the length of what `batches` returns.
-        validate: gets the net in evaluation mode on its device after every epoch, returns metrics by name.
-        keep: criteria by checkpoint name; only `last` if not given. The untrained net is no candidate.
-        save: (name, net, epoch, metrics), called once per name after the last epoch with that epoch's weights in the net. Not
-            before: the checkpoint of a training that is still running would look like a result.
         lr: peak rate of the backbone; `net.head` and the strategy's own parameters get `head_lr_factor` times as much.
         head_lr_factor: see `lr`.
         weight_decay: AdamW's, not on norms and biases.
@@ -85,7 +55,11 @@ def fit(
         bf16: bfloat16 autocast in training. Validation runs as `validate` runs it.
         channels_last: NHWC memory, faster for convolutions on CPU and GPU.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: of the whole training; the weights of `net` at the start are the caller's.
+        seed: of all that is drawn while training; the weights of the net at the start are the caller's.
+        validate: gets the net in evaluation mode on its device after every epoch, returns metrics by name.
+        keep: criteria by checkpoint name; only `last` if not given. The untrained net is no candidate.
+        save: (name, net, epoch, metrics), called once per name after the last epoch with that epoch's weights in the net. Not
+            before: the checkpoint of a training that is still running would look like a result.
         state_path: folder from which a killed training goes on, exactly; removed by `clear_state` when all is saved.
         fingerprint: what else the result depends on (code version, data hashes, crop, ...), JSON-ready. A state of another
             fingerprint, other settings or other starting weights is not used; a message says what differs.
@@ -93,82 +67,147 @@ def fit(
         on_epoch: gets each finished row.
         progress: True: a bar; False: silent; None: a bar on a terminal, else one line per epoch.
 
+    Raises:
+        ValueError: a setting is out of range, or a criterion needs a metric and there is no validation.
+    """
+
+    epochs: int
+    steps: int | None = None
+    lr: float = 2e-4
+    head_lr_factor: float = 10.0
+    weight_decay: float = 1e-4
+    warmup: float = 0.1
+    clip: float | None = None
+    ema: float | None = None
+    bf16: bool = True
+    channels_last: bool = True
+    device: str = "auto"
+    seed: int = 0
+    validate: Validate | None = None
+    keep: Mapping[str, Criterion] = field(default_factory=lambda: {"last": CHECKPOINTS["last"]})
+    save: Save | None = None
+    state_path: Path | str | None = None
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+    history_path: Path | str | None = None
+    on_epoch: Callable[[Row], None] | None = None
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or (self.steps is not None and self.steps < 1):
+            raise ValueError(
+                f"epochs must be at least 1 and so must steps per epoch; got epochs {self.epochs}, steps {self.steps}"
+            )
+        warmup_cosine(0.0, self.warmup)
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is the largest gradient norm and must be positive; got {self.clip}")
+        for name, criterion in self.keep.items():
+            if criterion.metric is not None and self.validate is None:
+                raise ValueError(
+                    f"checkpoint {name!r} is chosen by {criterion.metric!r}, but there is no validation; pass validate="
+                )
+
+    def __call__(self, net: Localizer, strategy: Strategy, batches: Batches) -> list[Row]:
+        """Train; see `fit`."""
+        settings = self.settings(net, strategy)
+        how = Step(choose_device(self.device), self.epochs, self.warmup, self.clip, self.bf16, self.channels_last, self.steps)
+        parts = self._parts(net, strategy, how.device)
+        average = parts.average
+        folder, table = (Path(path) if path is not None else None for path in (self.state_path, self.history_path))
+
+        with display(self.epochs, self.progress) as show:
+            state = _resumed(folder, settings, parts, self.epochs, show)
+            if state.epoch == 0:
+                strategy.prepare(net, batches(1, seeded_generator(self.seed, 0, "prepare")))
+
+            for epoch in range(state.epoch + 1, self.epochs + 1):
+                started = time.perf_counter()
+                with seeded_layers(self.seed, epoch, how.device):
+                    stream = batches(epoch, seeded_generator(self.seed, epoch, "batches"))
+                    draws = seeded_generator(self.seed, epoch, "loss")
+                    losses = train_epoch(net, strategy, stream, parts.optimizer, average, draws, show, epoch=epoch, how=how)
+                with average.applied(net) if average else nullcontext():
+                    metrics = _validated(net, self.validate)
+                    _choose(state.kept, self.keep, net, epoch, metrics)
+                row = {
+                    "epoch": epoch,
+                    **losses,
+                    "lr": parts.rate() * self.lr,
+                    "seconds": time.perf_counter() - started,
+                    **metrics,
+                }
+                state.epoch, state.history = epoch, [*state.history, row]
+                if folder is not None:
+                    parts.into(state)
+                    write_state(folder, state, settings)
+                if table is not None:
+                    write_history(state.history, table)
+                show.epoch(row)
+                if self.on_epoch is not None:
+                    self.on_epoch(row)
+
+        if table is not None:  # a training that was resumed after its last epoch still owes the file
+            write_history(state.history, table)
+        if average is not None:
+            net.load_state_dict(average.average)
+        net.eval()
+        _save_kept(net, self.keep, state, self.save)
+        return state.history
+
+    def settings(self, net: Localizer, strategy: Strategy) -> dict[str, Any]:
+        """All that the result depends on, JSON-ready, by which a resumed training knows its state."""
+        numbers = (
+            "epochs",
+            "steps",
+            "lr",
+            "head_lr_factor",
+            "weight_decay",
+            "warmup",
+            "clip",
+            "ema",
+            "bf16",
+            "channels_last",
+            "seed",
+        )
+        return {
+            **{name: getattr(self, name) for name in numbers},
+            "strategy": strategy.settings(),
+            "keep": {name: asdict(criterion) for name, criterion in self.keep.items()},
+            "start": weights_hash(net, strategy),
+            "fingerprint": dict(self.fingerprint),
+        }
+
+    def _parts(self, net: Localizer, strategy: Strategy, device: torch.device) -> _Parts:
+        """Everything on its device, with a fresh optimizer."""
+        net.to(device)
+        if self.channels_last:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        strategy.to(device)
+        optimizer = build_optimizer(net, strategy, lr=self.lr, head_lr_factor=self.head_lr_factor, weight_decay=self.weight_decay)
+        return _Parts(net, strategy, optimizer, Ema(net, self.ema) if self.ema is not None else None)
+
+
+def fit(net: Localizer, strategy: Strategy, batches: Batches, **options: Any) -> list[Row]:
+    """Train `net` in place and hand the epochs worth keeping to `save`.
+
+    Args:
+        net: moved to the device; at the end in evaluation mode with the last (with `ema`: the averaged) weights.
+        strategy: what is minimized.
+        batches: (epoch, generator) -> the batches of this epoch, e.g. ``lambda epoch, generator: loader.epoch(generator)``.
+        options: the fields of `Fit`; `epochs` is required.
+
     Returns:
         The history: epoch, train_loss (and each part where there are several), lr, seconds, validation metrics.
 
     Raises:
         ValueError: a setting is out of range, all training labels are one class, a criterion's metric is missing.
+        TypeError: an option that `Fit` does not have; the message names the nearest one.
         RuntimeError: a loss or gradient is not finite (names epoch, step, samples), or memory ran out (names what to lower).
     """
-    keep = {"last": CHECKPOINTS["last"]} if keep is None else keep
-    _check(epochs, steps, warmup, clip, keep, validate)
-    settings = {
-        "epochs": epochs, "steps": steps, "lr": lr, "head_lr_factor": head_lr_factor, "weight_decay": weight_decay,
-        "warmup": warmup, "clip": clip, "ema": ema, "bf16": bf16, "channels_last": channels_last, "seed": seed,
-        "strategy": strategy.settings(),
-        "keep": {name: dataclasses.asdict(criterion) for name, criterion in keep.items()},
-        "start": weights_hash(net, strategy), "fingerprint": dict(fingerprint or {}),
-    }  # fmt: skip
-    where = choose_device(device)
-    net.to(where)
-    if channels_last:
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    strategy.to(where)
-    optimizer = build_optimizer(net, strategy, lr=lr, head_lr_factor=head_lr_factor, weight_decay=weight_decay)
-    average = Ema(net, ema) if ema is not None else None
-    parts = _Parts(net, strategy, optimizer, average)
-    how = Step(where, epochs, warmup, clip, bf16, channels_last, steps)
-    folder, table = (Path(path) if path is not None else None for path in (state_path, history_path))
-
-    with display(epochs, progress) as show:
-        state = _resumed(folder, settings, parts, epochs, show)
-        if state.epoch == 0:
-            strategy.prepare(net, batches(1, seeded_generator(seed, 0, "prepare")))
-
-        for epoch in range(state.epoch + 1, epochs + 1):
-            started = time.perf_counter()
-            with seeded_layers(seed, epoch, where):
-                stream = batches(epoch, seeded_generator(seed, epoch, "batches"))
-                draws = seeded_generator(seed, epoch, "loss")
-                losses = train_epoch(net, strategy, stream, optimizer, average, draws, show, epoch=epoch, how=how)
-            with average.applied(net) if average else nullcontext():
-                metrics = _validated(net, validate)
-                _choose(state.kept, keep, net, epoch, metrics)
-            rate = optimizer.param_groups[0]["lr"] / optimizer.param_groups[0]["peak_lr"] * lr
-            row = {"epoch": epoch, **losses, "lr": rate, "seconds": time.perf_counter() - started, **metrics}
-            state.epoch, state.history = epoch, [*state.history, row]
-            if folder is not None:
-                parts.into(state)
-                write_state(folder, state, settings)
-            if table is not None:
-                write_history(state.history, table)
-            show.epoch(row)
-            if on_epoch is not None:
-                on_epoch(row)
-
-    if table is not None:  # a training that was resumed after its last epoch still owes the file
-        write_history(state.history, table)
-    if average is not None:
-        net.load_state_dict(average.average)
-    net.eval()
-    _save_kept(net, keep, state, save)
-    return state.history
-
-
-def _check(
-    epochs: int, steps: int | None, warmup: float, clip: float | None, keep: Mapping[str, Criterion], validate: Validate | None
-) -> None:
-    """Raise for what would only be noticed after an epoch."""
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1; got {epochs}")
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps must be at least 1 per epoch; got {steps}")
-    warmup_cosine(0.0, warmup)
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip is the largest gradient norm and must be positive; got {clip}")
-    for name, criterion in keep.items():
-        if criterion.metric is not None and validate is None:
-            raise ValueError(f"checkpoint {name!r} is chosen by {criterion.metric!r}, but there is no validation; pass validate=")
+    known = [option.name for option in fields(Fit)]
+    for name in options:
+        if name not in known:
+            raise TypeError(closest("option of fit", name, known))
+    return Fit(**options)(net, strategy, batches)
 
 
 def _validated(net: Localizer, validate: Validate | None) -> dict[str, float]:
@@ -202,7 +241,7 @@ def _save_kept(net: Localizer, keep: Mapping[str, Criterion], state: State, save
     net.load_state_dict(last)
 
 
-@dataclasses.dataclass
+@dataclass
 class _Parts:
     """What changes while training and goes to and from a `State` as named tensors."""
 
@@ -210,6 +249,11 @@ class _Parts:
     strategy: Strategy
     optimizer: torch.optim.Optimizer
     average: Ema | None
+
+    def rate(self) -> float:
+        """The present learning rate as a share of its peak."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"] / group["peak_lr"])
 
     def into(self, state: State) -> None:
         """Copy the present values into `state`."""
