@@ -53,9 +53,18 @@ def dataset():
             {"sample": "s4", "mask": "", "kind": "empty", "values": []},
         ]
         facts = {
-            "name": "toy", "kind": "images", "task": "binary", "classes": ["normal", "tumor"], "positive": ["tumor"], "mask_means": "class",
-            "split_unit": "patient", "samples": samples_table(rows), "masks": masks_table(masks), "source": "here", "note": "a note",
-        }  # fmt: skip
+            "name": "toy",
+            "kind": "images",
+            "task": "binary",
+            "classes": ["normal", "tumor"],
+            "positive": ["tumor"],
+            "mask_means": "class",
+            "split_unit": "patient",
+            "samples": samples_table(rows),
+            "masks": masks_table(masks),
+            "source": "here",
+            "note": "a note",
+        }
         return Dataset(**{**facts, **changes})
 
     return build

@@ -142,7 +142,7 @@ def test_whole_sheet_mistakes(sheet, tmp_path):
         images.dataset(sheet([]), CLASSES)
     with pytest.raises(ValueError, match="slide 'A' is of patient 'q' here but of 'p' in row 2"):
         images.dataset(sheet(["s,a0.png,normal,p,A", "t,a1.png,tumor,q,A"], "sample,path,label,patient,slide"), CLASSES)
-    with pytest.raises(ValueError, match="there are 2 patients.*`split` column"):
+    with pytest.raises(ValueError, match=r"there are 2 patients.*`split` column"):
         images.dataset(sheet(plain(4)), CLASSES)
     with pytest.raises(ValueError, match=r"(?s)row 2: .*row 3: .*and 10 more"):
         images.dataset(sheet([f"s{i},zz.png,normal,{i}" for i in range(30)]), CLASSES)
@@ -185,5 +185,8 @@ def test_listing_is_cheap():
     import subprocess
     import sys
 
-    code = "import sys, wsol.data.sources.slides, wsol.data.sources.phantom; print({'torch', 'pandas', 'cv2', 'openslide'} & set(sys.modules))"
+    code = (
+        "import sys, wsol.data.sources.slides, wsol.data.sources.phantom; "
+        "print({'torch', 'pandas', 'cv2', 'openslide'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"

@@ -32,6 +32,14 @@ def test_groups_stay_whole_and_labels_are_shared_out(seed, folds):
     assert (np.bincount(fold, minlength=folds) > 0).all()
 
 
+def test_large_cohorts_are_dealt_evenly():
+    groups, labels = cohort(400, np.random.default_rng(0))
+    fold = grouped_split(groups, labels, 5, np.random.default_rng(0))
+    for label in (0, 1):
+        counts = np.bincount(fold[np.array(labels) == label], minlength=5)
+        assert counts.max() - counts.min() <= 3
+
+
 def test_same_seed_same_folds_other_seed_others():
     groups, labels = cohort(40, np.random.default_rng(0))
     first = grouped_split(groups, labels, 5, np.random.default_rng(7))
@@ -110,8 +118,9 @@ def test_patient_in_two_splits():
     with pytest.raises(ValueError, match="patient 'p' is in train and test of fold 0"):
         check_splits(bad, "patient")
     check_splits(bad, "slide")
-    other_fold = table([*GOOD, *[(s, sl, p, y, 1, "test" if r == "train" else "train" if r == "test" else r) for s, sl, p, y, _, r in GOOD], ("e", "E", "t", 1, 1, "train")])  # fmt: skip
-    check_splits(other_fold, "patient")
+    swap = {"train": "test", "test": "train"}
+    fold_1 = [(s, slide, patient, label, 1, swap.get(role, role)) for s, slide, patient, label, _, role in GOOD]
+    check_splits(table([*GOOD, *fold_1, ("e", "E", "t", 1, 1, "train")]), "patient")
 
 
 def test_slide_and_sample_in_two_splits():

@@ -23,7 +23,7 @@ def images(picture, rows):
 
 @pytest.fixture
 def slides(picture, rows):
-    """Three plain-image slides at 0.5 um per px with constant 8 px tiles, whose value says slide and tile; the third has no tile."""
+    """Three plain-image slides at 0.5 um per px of constant 8 px tiles, valued by slide and tile; the third has no tile."""
     paths, tables = [], {}
     for i in range(3):
         tiles = np.arange(12, dtype=np.uint8).reshape(3, 4) + 100 * min(i, 1)
@@ -124,11 +124,11 @@ def test_work_ahead_keeps_order_raises_in_place_and_stops():
         assert [next(results) for _ in range(3)] == [0, 1, 2]
         with pytest.raises(OSError, match="three"):
             next(results)
-    done.clear()
-    results = work_ahead((task(i) for i in (0, 1, 2, 4, 5, 6, 7, 8)), 2)
+    taken = []
+    results = work_ahead((task(taken.append(i) or i) for i in (0, 1, 2, 4, 5, 6, 7, 8)), 2)
     next(results)
     results.close()
-    assert len(done) <= 3
+    assert taken == [0, 1, 2]
     assert not [t for t in threading.enumerate() if t.name.startswith("wsol-feed")]
 
 
