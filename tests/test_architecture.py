@@ -41,7 +41,8 @@ def arrows(package: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def test_arrows_only_fall():
-    bad = [f"{place}: {room} may not import {other}" for room, other, place in arrows(ROOT / "wsol") if other not in MAY.get(room, set())]
+    found = arrows(ROOT / "wsol")
+    bad = [f"{place}: {room} may not import {other}" for room, other, place in found if other not in MAY.get(room, set())]
     assert not bad, "\n".join(bad)
 
 
@@ -58,8 +59,15 @@ def test_rooms_are_those_of_the_design():
 
 
 def test_only_transforms_knows_albumentations():
-    users = [f.name for f in (ROOT / "wsol").rglob("*.py") if "albumentations" in {n.split(".")[0] for n, _ in imported(ast.parse(f.read_text()))}]
+    trees = {f.name: ast.parse(f.read_text()) for f in (ROOT / "wsol").rglob("*.py")}
+    users = [name for name, tree in trees.items() if any(n.startswith("albumentations") for n, _ in imported(tree))]
     assert users == ["transforms.py"]
+
+
+def statements(function: ast.FunctionDef) -> int:
+    """Lines of a function below its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
 def test_files_and_functions_stay_readable():
@@ -69,7 +77,7 @@ def test_files_and_functions_stay_readable():
         if len(text.splitlines()) > 320:
             long.append(f"{file.name}: {len(text.splitlines())} lines")
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno + 1 > 60:
+            if isinstance(node, ast.FunctionDef) and statements(node) > 60:
                 long.append(f"{file.name}:{node.lineno} {node.name}")
     assert not long, long
 
@@ -81,7 +89,10 @@ def loaded(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split()) if done.stdout.strip() else set()
 
 
-@pytest.mark.parametrize("module", ["wsol", *(f"wsol.{room}" for room in sorted(ROOMS)), "wsol.cli.main", "wsol.cli.config", "wsol.cli.plan"])
+FACES = ["wsol", *(f"wsol.{room}" for room in sorted(ROOMS)), "wsol.cli.main", "wsol.cli.config", "wsol.cli.plan"]
+
+
+@pytest.mark.parametrize("module", FACES)
 def test_importing_a_face_loads_nothing_heavy(module):
     assert loaded(f"import {module}") == set()
 

@@ -1,6 +1,6 @@
 """The configuration file: the only schema, torch-free, one description per field.
 
-A study is one YAML file. Top-level keys are the grid (`models`, `maps`, `checkpoints`, `folds`, `seeds`) and one section per verb.
+A study is one YAML file. At its top stand the grid (`models`, `maps`, `checkpoints`, `folds`, `seeds`) and a section per verb.
 An unknown key is an error that names the nearest known one.
 """
 
@@ -65,7 +65,9 @@ class Train(Section):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps spent warming up, before the cosine")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the cross-entropy")
     color_jitter: float = Field(0.1, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
-    stain_jitter: float = Field(0.05, ge=0, le=1, description="standard deviation of the stain jitter in optical-density space")
+    stain_jitter: float = Field(
+        0.05, ge=0, lt=0.57, description="standard deviation of the stain jitter in optical-density space"
+    )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of a moving average of the weights; null: none")
     bf16: bool = Field(True, description="bfloat16 autocast (half the time of float32 on recent CPUs and GPUs)")
     channels_last: bool = Field(True, description="NHWC memory layout, faster for convolutions on CPU")

@@ -1,4 +1,4 @@
-"""`wsol evaluate`: maps and masks become scores with intervals and badges. Only here, and for validation roles, are masks opened."""
+"""`wsol evaluate`: maps and masks become scores with intervals and badges. Here, and in `fit-floors`, masks are opened."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def evaluate(
     scored: dict[str, Any] = {}
     counts: dict[str, dict[str, PixelCounts]] = {}
     for method in methods:
-        scored[method], counts[method] = _method(settings, method, listing, truth, rows, tuning, split, tune, key, run, made)
+        scored[method], counts[method] = _method(settings, method, listing, truth, rows, split, tune, key, run, made)
     result = {
         "key": key,
         "classes": listing.classes,
@@ -67,7 +67,7 @@ def evaluate(
 
 
 def _method(
-    settings: Evaluate, method: str, listing: Manifest, truth: Masks, rows: pd.DataFrame, tuning: pd.DataFrame, split: Maps, tune: Maps,
+    settings: Evaluate, method: str, listing: Manifest, truth: Masks, rows: pd.DataFrame, split: Maps, tune: Maps,
     key: dict[str, Any], run: dict[str, Any], made: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, PixelCounts]]:  # fmt: skip
     """Everything about one method: scale and threshold from validation, counts per sample, groups, negatives, badges."""
@@ -186,7 +186,7 @@ def _badges(
 
 
 def _classification(rows: pd.DataFrame, split: Maps, settings: Evaluate, listing: Manifest) -> dict[str, Any]:
-    """Accuracy of the model at image or slide level, with an interval by patient; samples without logits (no tissue) are left out."""
+    """Accuracy at image or slide level, with an interval by patient; samples without logits (no tissue) are left out."""
     from wsol.evaluation import summarize_classification
 
     logits = {sample: reader.logits(sample) for sample, reader in split.readers() if reader.has_logits(sample)}
@@ -204,8 +204,8 @@ def _write_curves(path: Path, counts: dict[str, dict[str, PixelCounts]], rows: p
     who = rows.set_index("sample")
     table = [
         {
-            "method": m, "sample": s, "slide": who.loc[s, "slide"], "patient": who.loc[s, "patient"], "label": int(who.loc[s, "label"]),
-            "positives": c.positives, "negatives": c.negatives,
+            "method": m, "sample": s, "slide": who.loc[s, "slide"], "patient": who.loc[s, "patient"],
+            "label": who.loc[s, "label"], "positives": c.positives, "negatives": c.negatives,
         }
         for m, per_sample in counts.items()
         for s, c in per_sample.items()

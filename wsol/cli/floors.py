@@ -48,9 +48,9 @@ def draw_floors(
             for name in names:
                 start = time.perf_counter()
                 array = floor_map(name, rgb, at, generator=generator, model=regression)
-                writer.add(
-                    name, row.sample, array, target=0, frame=Box(0, 0, width, height), size=(height, width), seconds=time.perf_counter() - start
-                )  # fmt: skip
+                seconds = time.perf_counter() - start
+                frame = Box(0, 0, width, height)
+                writer.add(name, row.sample, array, target=0, frame=frame, size=(height, width), seconds=seconds)
 
 
 def _pixels(row: Any, kind: str, mpp: float) -> tuple[npt.NDArray[np.uint8], float]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def heatmap(settings: Heatmap, *, manifest: Path, masks: Path | None, maps: Path, scores: Path, out: Path) -> None:
-    """Draw the samples of one map file; `out` is an index {sample: {method: {overlay, geojson, ome_tiff}}} with paths relative to it."""
+    """Draw the samples of one map file; `out` indexes {sample: {method: {overlay, geojson, ome_tiff}}}, paths relative to it."""
     from wsol.data import MapReader, read_manifest, read_masks
 
     listing, result = read_manifest(manifest), read_json(scores)

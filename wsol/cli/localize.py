@@ -121,9 +121,8 @@ def _slide(
         seconds = (time.perf_counter() - start) / len(methods)
         frame = Box(0, 0, round(columns * side), round(lines * side))
         for name, array in canvas.items():
-            writer.add(
-                name, row.sample, array, target=label, frame=frame, size=slide.size[::-1], coverage=covered, drawn="tile", seconds=seconds
-            )  # fmt: skip
+            facts = {"target": label, "frame": frame, "size": slide.size[::-1], "coverage": covered, "seconds": seconds}
+            writer.add(name, row.sample, array, drawn="tile", **facts)
         if logits:
             writer.predict(row.sample, _bag(net, logits).to(torch.float32).cpu().numpy())
 
@@ -155,7 +154,8 @@ def _bag(net: Localizer, tile_logits: list[torch.Tensor]) -> torch.Tensor:
     import torch
 
     logits = torch.cat(tile_logits)
-    return net.head.pool_bags(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))[0]
+    head: Any = net.head
+    return head.pool_bags(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))[0]
 
 
 def _tile_batches(

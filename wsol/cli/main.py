@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from wsol import __version__
-from wsol.cli.config import ConfigError, Evaluate, Heatmap, Prepare, Section, Tile, load_config, parse, reference
+from wsol.cli import besides
+from wsol.cli.config import ConfigError, Evaluate, Heatmap, Prepare, Section, Tile, parse
 
 app = typer.Typer(
     name="wsol",
-    help="Weakly-supervised localization for histology: from slide labels to maps, and to numbers about them that can be trusted.\n\n"
+    help="Weakly-supervised localization for histology: from slide labels to maps, and to numbers that can be trusted.\n\n"
     "Most users run the whole line with `snakemake --cores 2 --configfile my-study.yaml`; each verb below is one step of it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -223,20 +224,6 @@ def report_(
     report(scores, out=out, results=results, title=title)
 
 
-@app.command("table")
-def table_(
-    scores: Annotated[list[Path], typer.Argument(help="scores.json files", exists=True)],
-    split: Annotated[str, typer.Option(help="valcl or test")] = "test",
-) -> None:
-    """Print the leaderboard of some score files as Markdown.
-
-    Example: wsol table results/evaluate/glas/*/fold0/seed0/*/*/test/scores.json
-    """
-    from wsol.cli.report import table
-
-    typer.echo(table(scores, split))
-
-
 @app.command("log")
 def log_(
     tracking_uri: Annotated[str, typer.Option(help="MLflow tracking URI")],
@@ -257,60 +244,7 @@ def log_(
         log_runs(scores or [], results=results, tracking_uri=tracking_uri, experiment=experiment, out=out)
 
 
-@app.command("list")
-def list_(
-    what: Annotated[str, typer.Argument(help="backbones, heads, cams, strategies, metrics, sources or floors")],
-    as_json: Annotated[bool, typer.Option("--json", help="a JSON list of objects with name, paper, summary")] = False,
-) -> None:
-    """Print what there is to choose from.
-
-    Example: wsol list cams --json
-    """
-    from wsol.cli.catalog import catalog
-
-    rows = catalog(what)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    width = max(len(r["name"]) for r in rows)
-    for row in rows:
-        typer.echo(f"{row['name']:<{width}}  {row['summary']}" + (f"  [{row['paper']}]" if row["paper"] else ""))
-
-
-@app.command("config")
-def config_(
-    file: Annotated[Path | None, typer.Argument(help="a study to check")] = None,
-    show_reference: Annotated[bool, typer.Option("--reference", help="print the configuration reference (Markdown)")] = False,
-) -> None:
-    """Check a study without running anything, or print the reference of all keys."""
-    if show_reference:
-        typer.echo(reference())
-    elif file is not None:
-        study = load_config(file)
-        typer.echo(
-            f"{file}: good; {len(study.models)} models, {len(study.maps)} map sets, folds {study.folds}, seeds {study.seeds}"
-        )
-    else:
-        raise ValueError("name a file to check, or give --reference")
-
-
-@app.command("where")
-def where_(config: Annotated[Path, typer.Option(help="the study")] = Path("configs/demo.yaml")) -> None:
-    """Say where the report, the heat maps and the dashboard of a study are."""
-    from wsol.cli.report import where
-
-    typer.echo(where(load_config(config)))
-
-
-@app.command("dashboard")
-def dashboard_(
-    results: Annotated[Path, typer.Option(help="folder of the results")] = Path("results"),
-    port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 5000,
-) -> None:
-    """Serve the MLflow dashboard on 127.0.0.1 until interrupted."""
-    from wsol.cli.log import serve
-
-    serve(results, port)
+besides.attach(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -31,7 +31,7 @@ class Scale:
 
 
 def fit_scale(kind: str, validation: Iterable[StoredMap], *, rectified: bool, bounded: bool = False) -> Scale:
-    """The scale of one method. `fitted` takes the range of the validation maps (no masks, no labels); `bounded` maps stay as they are."""
+    """The scale of one method. `fitted`: the range of the validation maps (no masks, no labels). `bounded` maps stay."""
     from wsol.evaluation import fit_range
 
     if bounded:
@@ -44,6 +44,9 @@ def fit_scale(kind: str, validation: Iterable[StoredMap], *, rectified: bool, bo
         raise ValueError(
             "scale: fitted needs maps of the validation split, and there are none; use scale: per-image or add validation samples"
         )
+    flat = np.concatenate([v.ravel() for v in values])
+    if flat.min() == flat.max():  # a dead map (LayerCAM of a saturated net): 0 everywhere, and scored as the constant it is
+        return Scale("fitted", rectified, float(flat[0]), float(flat[0]) + 1.0)
     low, high = fit_range(values)
     return Scale("fitted", rectified, float(low), float(high))
 
@@ -56,9 +59,10 @@ def score(stored: StoredMap, scale: Scale, shape: tuple[int, int]) -> npt.NDArra
     frame_height = stored.frame.height if stored.frame else height
     frame_width = stored.frame.width if stored.frame else width
     size = (round(frame_height * shape[0] / height), round(frame_width * shape[1] / width))
-    normalize = {"fitted": "range", "probability": "sigmoid", "per-image": "minmax", "raw": "range"}[scale.kind]
-    scope = (scale.low, scale.high) if normalize == "range" else "image"
-    full = np.asarray(finish(stored.array[None], size, relu=scale.rectified, normalize=normalize, scope=scope))[0]
+    if scale.kind in ("fitted", "raw"):
+        full = finish(stored.array, size, relu=scale.rectified, normalize="range", scope=(scale.low, scale.high))
+    else:
+        full = finish(stored.array, size, relu=scale.rectified, normalize="sigmoid" if scale.kind == "probability" else "minmax")
     full = np.clip(full, 0.0, 1.0, dtype=np.float32)
     if stored.coverage is not None:
         full[~_enlarge(stored.coverage, size)] = 0.0

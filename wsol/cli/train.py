@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ def train(
     net = _build(model, len(listing.classes), seed)
     if parent is not None:
         _inherit(net, load_checkpoint(parent), parent)
-    batches, validate = _streams(listing, rows, checked, how, tile, tiles, "label-free" in keep)
+    batches, validate, steps = _streams(listing, rows, checked, how, tile, tiles, "label-free" in keep)
     strategy = build_strategy(model.strategy, label_smoothing=how.label_smoothing)
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -70,9 +70,10 @@ def train(
         save_checkpoint(trained, out / f"{name}.safetensors", meta)
 
     history = fit(
-        net, strategy, batches, validate=validate, keep={name: CHECKPOINTS[name] for name in keep}, save=save, epochs=how.epochs,
-        lr=how.lr, head_lr_factor=how.head_lr_factor, weight_decay=how.weight_decay, warmup=how.warmup, ema=how.ema, bf16=how.bf16,
-        channels_last=how.channels_last, device=how.device, seed=seed, state_path=out / ".state", history_path=out / "history.csv",
+        net, strategy, batches, steps=steps, validate=validate, keep={name: CHECKPOINTS[name] for name in keep}, save=save,
+        epochs=how.epochs, lr=how.lr, head_lr_factor=how.head_lr_factor, weight_decay=how.weight_decay, warmup=how.warmup,
+        ema=how.ema, bf16=how.bf16, channels_last=how.channels_last, device=how.device, seed=seed,
+        state_path=out / ".state", history_path=out / "history.csv",
         fingerprint={"settings": settings, "fold": fold, "manifest": file_hash(manifest), "parent": str(parent)},
     )  # fmt: skip
     supervision = "slide label" if listing.kind == "slides" else "image label"
@@ -122,8 +123,8 @@ def _inherit(net: Localizer, parent: Localizer, path: Path) -> None:
 
 def _streams(
     listing: Manifest, rows: pd.DataFrame, checked: pd.DataFrame, how: Train, tile: Tile, tiles: Path | None, stability: bool
-) -> tuple[Callable[[int, torch.Generator], Iterable[Batch]], Callable[[Localizer], dict[str, float]]]:
-    """(training batches by epoch, validation): images one by one, or bags of tiles of slides."""
+) -> tuple[Callable[[int, torch.Generator], Iterable[Batch]], Callable[[Localizer], dict[str, float]], int]:
+    """(training batches by epoch, validation, steps per epoch): images one by one, or bags of tiles of slides."""
     from wsol.data import BagBatches, ImageBatches, train_transform
 
     drawn: ImageBatches | BagBatches
@@ -132,7 +133,8 @@ def _streams(
         if tiles is None:
             raise ValueError("--tiles is needed: the folder of tile tables that `wsol tile` wrote for these slides")
         augment = train_transform(None, color=how.color_jitter, stain_jitter=how.stain_jitter)
-        drawn = BagBatches(rows, tiles, bags=how.batch_size, tiles_per_bag=how.tiles_per_bag, repeats=how.repeats, transform=augment)
+        count = {"bags": how.batch_size, "tiles_per_bag": how.tiles_per_bag, "repeats": how.repeats}
+        drawn = BagBatches(rows, tiles, transform=augment, **count)
         fixed = BagBatches(checked, tiles, bags=1, tiles_per_bag=4 * how.tiles_per_bag)
     else:
         augment = train_transform(how.crop, color=how.color_jitter, stain_jitter=how.stain_jitter)
@@ -140,26 +142,13 @@ def _streams(
         fixed = ImageBatches(checked, batch_size=1)
 
     def batches(epoch: int, generator: torch.Generator) -> Iterable[Batch]:
-        return _Sized(drawn.epoch(generator), len(drawn))
+        return drawn.epoch(generator)
 
     def validate(net: Localizer) -> dict[str, float]:
         # The same tiles after every epoch: the curve then shows the net, not the draw.
         return _validation(net, fixed, stability)
 
-    return batches, validate
-
-
-class _Sized:
-    """Batches that know how many they are, for the schedule and the progress bar."""
-
-    def __init__(self, batches: Iterator[Batch], length: int) -> None:
-        self._batches, self._length = batches, length
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self._batches
-
-    def __len__(self) -> int:
-        return self._length
+    return batches, validate, len(drawn)
 
 
 def _validation(net: Localizer, batches: Iterable[Batch], stability: bool) -> dict[str, float]:

@@ -1,0 +1,92 @@
+"""The verbs beside the line: tables, lists, checks, and where things are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsol.cli.config import load_config, reference
+
+
+def attach(app: typer.Typer) -> None:
+    """Add these verbs to the command line."""
+    for name, verb in VERBS.items():
+        app.command(name)(verb)
+
+
+def table_(
+    scores: Annotated[list[Path], typer.Argument(help="scores.json files", exists=True)],
+    split: Annotated[str, typer.Option(help="valcl or test")] = "test",
+) -> None:
+    """Print the leaderboard of some score files as Markdown.
+
+    Example: wsol table results/evaluate/glas/*/fold0/seed0/*/*/test/scores.json
+    """
+    from wsol.cli.report import table
+
+    typer.echo(table(scores, split))
+
+
+def list_(
+    what: Annotated[str, typer.Argument(help="backbones, heads, cams, strategies, metrics, sources or floors")],
+    as_json: Annotated[bool, typer.Option("--json", help="a JSON list of objects with name, paper, summary")] = False,
+) -> None:
+    """Print what there is to choose from.
+
+    Example: wsol list cams --json
+    """
+    from wsol.cli.catalog import catalog
+
+    rows = catalog(what)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    width = max(len(r["name"]) for r in rows)
+    for row in rows:
+        typer.echo(f"{row['name']:<{width}}  {row['summary']}" + (f"  [{row['paper']}]" if row["paper"] else ""))
+
+
+def config_(
+    file: Annotated[Path | None, typer.Argument(help="a study to check")] = None,
+    show_reference: Annotated[bool, typer.Option("--reference", help="print the configuration reference (Markdown)")] = False,
+) -> None:
+    """Check a study without running anything, or print the reference of all keys."""
+    if show_reference:
+        typer.echo(reference())
+    elif file is not None:
+        study = load_config(file)
+        typer.echo(
+            f"{file}: good; {len(study.models)} models, {len(study.maps)} map sets, folds {study.folds}, seeds {study.seeds}"
+        )
+    else:
+        raise ValueError("name a file to check, or give --reference")
+
+
+def where_(config: Annotated[Path, typer.Option(help="the study")] = Path("configs/demo.yaml")) -> None:
+    """Say where the report, the heat maps and the dashboard of a study are."""
+    from wsol.cli.report import where
+
+    typer.echo(where(load_config(config)))
+
+
+def dashboard_(
+    results: Annotated[Path, typer.Option(help="folder of the results")] = Path("results"),
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 5000,
+) -> None:
+    """Serve the MLflow dashboard on 127.0.0.1 until interrupted."""
+    from wsol.cli.log import serve
+
+    serve(results, port)
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "table": table_,
+    "list": list_,
+    "config": config_,
+    "where": where_,
+    "dashboard": dashboard_,
+}
