@@ -146,6 +146,14 @@ def test_figures_are_svg_in_the_colors_of_the_page(scores, make_history):
     assert history_figure([], "h") == ""
 
 
+def test_history_columns_have_several_spellings():
+    rows = [{"epoch": e, "train/loss": 1 / e, "valcl_loss": 2 / e, "valcl_accuracy": 0.5, "lr": 1.0} for e in (1.0, 2.0)]
+    svg = history_figure([{"key": {"model": "gap", "fold": 0, "seed": 0}, "rows": rows}], "h")
+    assert "loss: training, validation dashed" in svg
+    assert "validation accuracy (%)" in svg
+    assert ">lr<" not in svg
+
+
 def test_gallery_takes_best_median_and_worst(scores, pictures):
     row = next(r for r in rows(scores) if r.model == "lse" and r.method == "cam")
     dice = sorted((v["dice"] for v in scores[1]["methods"]["cam"]["samples"].values()), reverse=True)

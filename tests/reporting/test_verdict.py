@@ -91,6 +91,16 @@ def test_a_validation_table_warns(make_study):
     assert "chosen on this split" in sentences(table)[0].text
 
 
+def test_one_patient_gives_no_interval_and_is_said_so(plain):
+    assert not any("No interval" in t for t in said(plain, "careful"))
+    for one in plain:
+        for result in one["methods"].values():
+            result["groups"]["all"]["pxap_interval"] = [None, None]
+            for values in result["samples"].values():
+                values["patient"] = "p1"
+    assert any(t.startswith("No interval can be given: there is one patient only") for t in said(plain, "careful"))
+
+
 def test_no_floor_is_a_finding(plain):
     assert "no stain floor" in said([f for f in plain if f["key"]["model"] != "floors"], "note")[0]
 

@@ -132,5 +132,5 @@ def test_a_password_in_the_uri_is_refused():
 def test_dashboard_command_opens_the_right_mode():
     text = dashboard_command("sqlite:////x/mlflow.db", "3")
     assert "mlflow ui --backend-store-uri sqlite:////x/mlflow.db --host 127.0.0.1 --port 5000 --workers 1" in text
-    assert "http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning" in text
-    assert dashboard_command("http://a:1/", "3") == "Open http://a:1/#/experiments/3/runs?workflowType=machine_learning"
+    assert "http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning&orderByKey=metrics.%60test%2Fpxap%60" in text
+    assert dashboard_command("http://a:1/") == "Open http://a:1/#/experiments?workflowType=machine_learning"

@@ -98,7 +98,7 @@ def test_what_is_no_score_file_is_refused(make_scores):
 
 def test_training_curves_are_stepped_by_epoch(make_scores, tmp_path):
     (tmp_path / "history.csv").write_text(
-        "epoch,train_loss,val_accuracy,val/pxap,lr,note\n1,0.6931472,0.5,0.61,0.0001,hello\n2,0.5,,0.62,1.23456789e-05,\n"
+        "epoch,train_loss,valcl_accuracy,val/pxap,lr,note\n1,0.6931472,0.5,0.61,0.0001,hello\n2,0.5,,0.62,1.23456789e-05,\n"
     )
     rows = read_history(tmp_path / "history.csv")
     assert rows[1] == {"epoch": 2, "train_loss": 0.5, "val/pxap": 0.62, "lr": 1.23456789e-05}
@@ -129,3 +129,10 @@ def test_pictures_run_from_worst_to_best(make_scores, tmp_path):
     assert all(p.path.is_file() for p in pictures)
     few = one(make_scores(overlays=tmp_path), root=tmp_path, pictures=2).pictures
     assert [p.sample for p in few] == ["test_2", "test_1"]
+
+
+def test_a_class_keeps_only_what_a_dashboard_can_show(make_scores):
+    metrics = one(make_scores()).metrics
+    assert {k.split("/")[1] for k in metrics if k.startswith("test_mucin_ous/")} == {
+        "pxap", "pxap_low", "pxap_high", "ap", "prevalence", "dice", "samples",
+    }  # fmt: skip

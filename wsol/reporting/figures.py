@@ -99,7 +99,11 @@ def threshold_figure(table: Sequence[Row], name: str, reference: Row | None = No
         if chance is not None:
             right.axhline(chance, color=INK, linewidth=1.0, linestyle=":")
             right.annotate(
-                f"prevalence {100 * chance:.1f}", (0.01, chance), xytext=(0, -11), textcoords="offset points", fontsize=8.5
+                f"prevalence {100 * chance:.1f}",
+                (0.01, chance),
+                xytext=(0, 3 if chance < 0.12 else -11),
+                textcoords="offset points",
+                fontsize=8.5,
             )
         _percent(left, "Threshold", "Dice", "Dice over the threshold")
         _percent(right, "Recall", "Precision", "Precision over recall")
@@ -147,12 +151,12 @@ def history_figure(histories: Sequence[Mapping[str, Any]], name: str) -> str:
     """Training over epochs, a panel for the loss and up to three for validation; one line for each run, one color for each model.
 
     Args:
-        histories: ``{"key": {"model", "fold", "seed"}, "rows": [{"epoch": 1, "train_loss": ...}, ...]}``.
+        histories: ``{"key": {"model", "fold", "seed"}, "rows": [{"epoch": 1, "train_loss": ..., "valcl_accuracy": ...}, ...]}``.
         name: of the figure within the page.
     """
     from matplotlib.ticker import MaxNLocator
 
-    columns = dict.fromkeys(c.replace("/", "_", 1) for h in histories for row in h["rows"] for c in row)
+    columns = dict.fromkeys(_column(c) for h in histories for row in h["rows"] for c in row)
     losses = [c for c in columns if c in ("train_loss", "val_loss")]
     validation = [c for c in columns if c.startswith("val_") and "loss" not in c]
     panels = [*([losses] if losses else []), *([c] for c in validation[:3])]
@@ -175,11 +179,16 @@ def history_figure(histories: Sequence[Mapping[str, Any]], name: str) -> str:
         return inline(figure, name, f"Training curves of {', '.join(models)}")
 
 
+def _column(name: str) -> str:
+    """``train/loss`` and ``train_loss`` are one column; so are ``valcl_accuracy`` and ``val_accuracy``."""
+    return re.sub("^(train|val)(?:cl)?[_/]", r"\1_", name)
+
+
 def _history_lines(ax: Axes, column: str, histories: Sequence[Mapping[str, Any]], models: Sequence[str]) -> None:
     for i, model in enumerate(models):
         runs = [h for h in histories if str(h["key"]["model"]) == model]
         for history in runs:
-            flat = [{k.replace("/", "_", 1): v for k, v in row.items()} for row in history["rows"]]
+            flat = [{_column(k): v for k, v in row.items()} for row in history["rows"]]
             points = [(row["epoch"], row[column]) for row in flat if column in row]
             style = "--" if column == "val_loss" else "-"
             label = model if style == "-" else None

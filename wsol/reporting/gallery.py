@@ -27,6 +27,7 @@ class Shown:
     seed: int
     dice: float | None
     pxap: float | None
+    flagged: float | None
     overlay: str
     image: str
 
@@ -58,7 +59,7 @@ def gallery(row: Row, root: Path, images: Mapping[str, Path] | None = None) -> l
     chosen = [(name, *ranked[i]) for name, i in ranks.items()]
     empty = [item for item in drawn if item[2].get("dice") is None]
     if empty:
-        chosen.append(("most flagged without any foreground", *max(empty, key=lambda item: item[2].get("flagged_area") or 0.0)))
+        chosen.append(("most flagged negative", *max(empty, key=lambda item: item[2].get("flagged_area") or 0.0)))
     return [_shown(name, one, sample, values, root, images or {}) for name, one, sample, values in chosen]
 
 
@@ -68,7 +69,8 @@ def _shown(
     picture = images.get(sample)
     return Shown(
         rank=rank, sample=sample, label=str(values.get("label", "")), patient=str(values.get("patient") or ""),
-        fold=int(one["key"]["fold"]), seed=int(one["key"]["seed"]), dice=values.get("dice"), pxap=values.get("pxap"),
+        fold=int(one["key"]["fold"]), seed=int(one["key"]["seed"]),
+        dice=values.get("dice"), pxap=values.get("pxap"), flagged=values.get("flagged_area"),
         overlay=data_uri(root / values["overlay"]), image=data_uri(picture) if picture else "",
     )  # fmt: skip
 

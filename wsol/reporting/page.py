@@ -100,7 +100,7 @@ def _head(table: Sequence[Row], scores: Sequence[Mapping[str, Any]]) -> list[tup
     said = [
         ("Data", ", ".join(dict.fromkeys(r.dataset for r in table))),
         ("Classes", ", ".join(dict.fromkeys(c for r in table for c in r.classes))),
-        *((f"Split {split}", f"{n} samples, {p} patients" if p else f"{n} samples") for split, (n, p) in sizes.items()),
+        *((f"Split {split}", people(n, p)) for split, (n, p) in sizes.items()),
         ("Models", ", ".join(dict.fromkeys(f"{r.model} ({r.checkpoint})" for r in trained))),
         ("Maps", ", ".join(dict.fromkeys(r.method for r in trained))),
         ("Runs", f"fold {_list(folds)} · seed {_list(seeds)}"),
@@ -110,6 +110,12 @@ def _head(table: Sequence[Row], scores: Sequence[Mapping[str, Any]]) -> list[tup
         ),
     ]
     return [(k, v) for k, v in said if v]
+
+
+def people(samples: int, patients: int) -> str:
+    """Sizes in words, as in ``12 samples, 1 patient``; patients only where they are known."""
+    words = [f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((samples, "sample"), (patients, "patient"))]
+    return ", ".join(words if patients else words[:1])
 
 
 def _list(numbers: Sequence[int]) -> str:
@@ -139,8 +145,7 @@ def _section(table: list[Row], number: int, root: Path, images: Mapping[str, Pat
         "sentences": sentences(table),
         "runs": runs,
         "beside": "± standard deviation over runs" if runs > 1 else "95 % interval, resampled by patient",
-        "samples": max(r.samples for r in table),
-        "patients": max(r.patients for r in table),
+        "people": people(max(r.samples for r in table), max(r.patients for r in table)),
         "stain": {"name": stain.method, "percent": percent(stain.value("pxap").mean)} if stain else None,
         "span": f"{100 * span[0]:.0f} to {100 * span[1]:.0f}",
         "figures": _figures(trained, number, stain),
@@ -172,7 +177,7 @@ def _line(
         "classes": [_class_cell(row, c) for c in classes],
         "cells": [_cell(row.value(n), "seconds" if n == "seconds" else "percent") for n in names],
         "chips": chips(row, shared), "standing": where, "mark": STANDING[where],
-        "people": f"{row.samples} samples" + (f", {row.patients} patients" if row.patients else ""),
+        "people": people(row.samples, row.patients),
     }  # fmt: skip
 
 
@@ -185,7 +190,8 @@ def _class_cell(row: Row, group: str) -> dict[str, Any]:
 def _cell(value: Value, unit: str = "percent") -> dict[str, Any]:
     if value.mean is None:
         return {"text": "–", "beside": "", "sort": "", "under": ""}
-    text = f"{value.mean:.3g}" if unit == "seconds" else percent(value.mean)
+    seconds = f"{value.mean:.3g}" if value.mean >= 0.001 else "<0.001"
+    text = seconds if unit == "seconds" else percent(value.mean)
     return {"text": text, "beside": interval(value) if unit == "percent" else "", "sort": repr(value.mean), "under": ""}
 
 

@@ -59,6 +59,7 @@ def sentences(table: Sequence[Row]) -> list[Sentence]:
     return [
         *warning,
         _best(trained, stain),
+        *_people(trained),
         *_stains(trained, stain),
         *_masked(trained, table),
         *_prevalence(trained),
@@ -68,7 +69,7 @@ def sentences(table: Sequence[Row]) -> list[Sentence]:
 
 def _number(row: Row, name: str = "pxap") -> str:
     beside = interval(row.value(name))
-    people = f"; {row.patients} patients" if row.patients else ""
+    people = f"; {row.patients} patients" if row.patients > 1 else ""
     runs = f" over {row.runs} runs" if row.value(name).spread is not None else ""
     return percent(row.value(name).mean) + (f" ({beside}{runs}{people})" if beside else "")
 
@@ -81,6 +82,14 @@ def _best(trained: Sequence[Row], stain: Row | None) -> Sentence:
         where = f"{abs(gain):.1f} points {'above' if gain > 0 else 'below'}"
         text += f", {where} the best stain map ({stain.method}, {percent(stain.value('pxap').mean)})"
     return Sentence("best" if standing(best, stain) in ("beats", "") else "careful", text + ".")
+
+
+def _people(trained: Sequence[Row]) -> list[Sentence]:
+    """Without two patients nothing is known about the next one."""
+    if any(r.value("pxap").lower is not None for r in trained):
+        return []
+    known = {0: "no patient is named", 1: "there is one patient only"}.get(max(r.patients for r in trained), "none was computed")
+    return [Sentence("careful", f"No interval can be given: {known}. The order of the rows may be chance.")]
 
 
 def _stains(trained: Sequence[Row], stain: Row | None) -> list[Sentence]:

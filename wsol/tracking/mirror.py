@@ -160,11 +160,14 @@ def content_hash(record: Record) -> str:
 
 def dashboard_command(tracking_uri: str, experiment_id: str = "", *, port: int = 5000) -> str:
     """Text that tells how to open the dashboard; the link opens it in its machine-learning mode (the default is another one)."""
-    path = f"/#/experiments/{experiment_id}/runs" if experiment_id else "/#/experiments"
+    path = "/#/experiments?workflowType=machine_learning"
+    if experiment_id:  # best map first
+        order = "orderByKey=metrics.%60test%2Fpxap%60&orderByAsc=false"
+        path = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&{order}"
     if re.match(r"https?://", tracking_uri):
-        return f"Open {tracking_uri.rstrip('/')}{path}?workflowType=machine_learning"
+        return f"Open {tracking_uri.rstrip('/')}{path}"
     server = f"mlflow ui --backend-store-uri {tracking_uri} --host 127.0.0.1 --port {port} --workers 1"
-    return f"{server}\nthen open http://127.0.0.1:{port}{path}?workflowType=machine_learning"
+    return f"{server}\nthen open http://127.0.0.1:{port}{path}"
 
 
 def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
@@ -220,7 +223,7 @@ def _log_pictures(client: MlflowClient, run_id: str, record: Record) -> None:
     for picture in record.pictures:
         with Image.open(picture.path) as image:
             image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-            key = f"{picture.split} overlays from worst to best"
+            key = f"{picture.split} worst to best"
             client.log_image(run_id, image.convert("RGB"), key=key, step=picture.step, synchronous=True)
     # The file and the tag that MLflow's own log_table would write; that one goes through pandas and warns.
     columns = ["split", "step", "sample"]

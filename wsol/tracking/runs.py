@@ -21,6 +21,9 @@ CURVES = ("dice", "iou", "precision", "recall")
 RATES = {"pxap", "ap", "prevalence", "dice", "iou", "precision", "recall", "oracle_dice", "oracle_iou", "accuracy", "auc"}
 """Metric names whose values are fractions in the files and percent in a record."""
 
+OF_A_CLASS = {"pxap", "ap", "prevalence", "dice", "samples"}
+"""What a record keeps of a single class: a dashboard with everything of every class shows nothing."""
+
 PLATEAU = 0.95
 """A threshold belongs to the plateau when its Dice reaches this share of the best."""
 
@@ -158,7 +161,11 @@ def _start(key: dict[str, Any], badges: Mapping[str, str], one: Mapping[str, Any
 
 def _scores(record: Record, split: str, one: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     for group, values in result["groups"].items():
-        _group(record, split if group == "all" else f"{split}_{_plain(group)}", values)
+        if group == "all":
+            _group(record, split, values)
+        else:
+            kept = {k: v for k, v in values.items() if k.removesuffix("_interval") in OF_A_CLASS}
+            _group(record, f"{split}_{_plain(group)}", kept)
     parts = (
         ("classification", one.get("classification"), ("accuracy", "balanced_accuracy")),
         ("negatives", result.get("negatives"), ("flagged_area",)),
@@ -220,16 +227,16 @@ def _threshold_curves(record: Record, split: str, result: Mapping[str, Any]) -> 
 
 
 def _training_curves(record: Record, rows: Sequence[Mapping[str, float]]) -> None:
+    """Columns ``train_x`` become ``train/x``, ``val_x`` and ``valcl_x`` become ``val/x``, the rest belongs to training."""
     for row in rows:
         for column, value in row.items():
             if column == "epoch" or not math.isfinite(value):
                 continue
-            section, _, name = (
-                column.replace("_", "/", 1).partition("/") if re.match("(train|val)[_/]", column) else ("train", "", column)
-            )
+            found = re.fullmatch(r"(train|valcl|valpx|val)[_/](.+)", column)
+            section, name = found.groups() if found else ("train", column)
             rate = any(name == r or name.endswith(f"_{r}") for r in RATES)
             point = (int(row["epoch"]), round(value * 100, 4) if rate else float(f"{value:.6g}"))
-            record.curves.setdefault(f"{section}/{name}", []).append(point)
+            record.curves.setdefault(f"{'val' if section == 'valcl' else section}/{name}", []).append(point)
 
 
 def _pictures(split: str, result: Mapping[str, Any], root: Path, limit: int) -> list[Picture]:
