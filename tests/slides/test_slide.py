@@ -111,7 +111,7 @@ def test_truncated_slide(tmp_path, slide_path, share):
 
 
 def test_truncated_level_0_is_found_on_opening(tmp_path, stained):
-    """OpenSlide hashes the coarsest level on opening, here the first in the file; it would find the cut only when it reads there."""
+    """OpenSlide hashes the coarsest level on opening, here the first in the file; it would find the cut only on reading there."""
     options = {"tile": (64, 64), "compression": "zlib", "photometric": "rgb", "metadata": None}
     with tifffile.TiffWriter(tmp_path / "s.tiff") as tiff:
         tiff.write(np.ascontiguousarray(stained[::4, ::4]), subfiletype=1, **options)

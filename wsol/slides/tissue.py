@@ -33,7 +33,7 @@ def tissue_mask(rgb: npt.NDArray[np.uint8], mpp: float) -> npt.NDArray[np.bool_]
     red, green, blue = od[..., 0], od[..., 1], od[..., 2]
     colored = od.max(axis=-1) - od.min(axis=-1) > CHROMA
     # H&E absorbs green most. A blue or green pen absorbs red most; a black one absorbs all alike, darker than any nuclei.
-    pen = ((red > 1.25 * green) & (red > 0.25)) | ((od.min(axis=-1) > 0.9) & (blue > 0.75 * green))
+    pen = ((red > 1.12 * green) & (red > 0.25)) | ((od.min(axis=-1) > 0.9) & (blue > 0.75 * green))
     mask = (colored & ~pen).astype(np.uint8)
     size = 2 * round(CLOSE_UM / mpp / 2) + 1
     if size > 1:
