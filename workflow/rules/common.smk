@@ -6,10 +6,11 @@ from pathlib import Path
 from wsol.cli.config import ConfigError, load_config
 from wsol.cli.plan import FLOORS, MAPS, RUN, model_settings, plan, source_options
 
-# Snakemake merges several --configfile; without any, the demo runs.
-configfile_default = Path(workflow.basedir).parent / "configs" / "demo.yaml"
+# Without --configfile the demo runs.
 if not config:
-    configfile: str(configfile_default)
+
+    configfile: str(Path(str(workflow.current_basedir)).parents[1] / "configs" / "demo.yaml")
+
 
 try:
     STUDY = load_config(dict(config))
@@ -19,7 +20,8 @@ except (ConfigError, ValueError, OSError) as error:
 
 R = STUDY.results
 DATASET = STUDY.prepare.name
-# Compute rules use one BLAS thread each unless they ask for more: many small jobs side by side beat one that spins.
+# Many small jobs side by side beat one that spins: each uses the threads of its rule.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from wsol.cli.config import load_config, reference
+from wsol.cli.config import load_config
+from wsol.cli.reference import reference
 
 
 def attach(app: typer.Typer) -> None:

@@ -8,21 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wsol.cli.files import write_json
+from wsol.cli.files import read_json, write_json
 from wsol.cli.results import histories, read_scores, settings
-
-
-def _set(uri: str) -> None:
-    """Make the folder of a SQLite database."""
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
 
 
 def init_tracking(tracking_uri: str, experiment: str, *, out: Path) -> None:
     """Create database and experiment, once, before anything is logged."""
     from wsol.tracking import init
 
-    _set(tracking_uri)
     write_json(out, {"tracking_uri": tracking_uri, "experiment": experiment, "experiment_id": init(tracking_uri, experiment)})
 
 
@@ -48,7 +41,10 @@ def serve(results: Path, port: int) -> None:
     if not database.is_file():
         raise FileNotFoundError(f"{database}: nothing has been logged yet; run `make demo` (or snakemake with your study) first")
     uri = f"sqlite:///{database}"
-    print(dashboard_command(uri, port=port).split("then ")[-1].strip(), flush=True)
+    for stamp in sorted((results / "log").glob("*/experiment.json")):
+        known = read_json(stamp)
+        link = dashboard_command(uri, known["experiment_id"], port=port).rsplit(maxsplit=1)[-1]
+        print(f"{known['experiment']}: {link}", flush=True)
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_DISABLE_AGENT_HINT": "true"}
     command = [
         sys.executable,

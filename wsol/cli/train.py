@@ -76,20 +76,17 @@ def train(
         state_path=out / ".state", history_path=out / "history.csv",
         fingerprint={"settings": settings, "fold": fold, "manifest": file_hash(manifest), "parent": str(parent)},
     )  # fmt: skip
-    supervision = "slide label" if listing.kind == "slides" else "image label"
-    write_json(
-        out / "run.json",
-        {
-            "model": settings.get("name", ""),
-            "supervision": supervision,  # no batch with masks was ever made here
-            "masks": 0,
-            "settings": settings,
-            "epochs": len(history),
-            "seconds": time.perf_counter() - started,
-            "net": net.describe(),
-            "provenance": provenance(settings, inputs={"manifest": manifest}, seed=seed),
-        },
-    )
+    record = {
+        "model": settings.get("name", ""),
+        "supervision": "slide label" if listing.kind == "slides" else "image label",  # no batch with masks was ever made here
+        "masks": 0,
+        "settings": settings,
+        "epochs": len(history),
+        "seconds": time.perf_counter() - started,
+        "net": net.describe(),
+        "provenance": provenance(settings, inputs={"manifest": manifest}, seed=seed),
+    }
+    write_json(out / "run.json", record)
     clear_state(out / ".state")
 
 

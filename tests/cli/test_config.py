@@ -1,0 +1,101 @@
+"""The schema: the files we ship are valid, and a slip is answered with the nearest known word."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+
+from wsol.cli.config import ConfigError, Tile, load_config
+from wsol.cli.plan import model_settings, plan
+from wsol.cli.reference import reference
+
+ROOT = Path(__file__).parents[2]
+STUDY = {
+    "prepare": {"name": "d", "source": "phantom", "options": {"out": "x", "slides": 16, "patients": 8, "folds": 4}},
+    "models": {"gap": {}, "child": {"from": "gap", "head": "lse", "train": {"epochs": 3}}},
+    "maps": {"fast": ["cam", {"id": "deep", "method": "layer-cam", "options": {"layers": [-1]}}]},
+}
+
+
+def study(**changes):
+    return {**deepcopy(STUDY), **changes}
+
+
+@pytest.mark.parametrize("file", sorted(p.name for p in (ROOT / "configs").glob("*.yaml")))
+def test_shipped_studies_are_valid(file):
+    assert load_config(ROOT / "configs" / file).models
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"evalute": {}}, "did you mean 'evaluate'"),
+        ({"train": {"epoch": 3}}, "train.epoch: unknown key 'epoch'; did you mean 'epochs'"),
+        ({"models": {"a": {"hed": "gap"}}}, "did you mean 'head'"),
+        ({"models": {"a": {"head": "gpa"}}}, "unknown head 'gpa'; did you mean 'gap'"),
+        ({"models": {"a": {"train": {"ephocs": 1}}}}, "did you mean 'epochs'"),
+        ({"maps": {"m": ["gradcam"]}}, "unknown CAM method 'gradcam'; did you mean 'grad-cam'"),
+        ({"maps": {"m": ["cam", "cam"]}}, "an id stands twice"),
+        ({"checkpoints": ["b-loc"]}, "unknown checkpoint 'b-loc'"),
+        ({"models": {"a": {"from": "b"}}}, "named by models.a.from"),
+        ({"models": {"a": {"from": "b"}, "b": {"from": "a"}}}, "runs in a circle: a -> b -> a"),
+        ({"models": {"floors": {}}}, "this name is taken"),
+        ({"train": {"lr": -1}}, "train.lr"),
+        ({"prepare": {"name": "d", "source": "glass"}}, "did you mean 'glas'"),
+        ({"prepare": {"source": "glas"}}, "prepare.name: this key is required"),
+        ({"models": {}}, "at least one model"),
+    ],
+)
+def test_a_slip_names_the_place_and_the_nearest_word(change, says):
+    with pytest.raises(ConfigError, match="config") as error:
+        load_config(study(**change))
+    assert says in str(error.value)
+
+
+def test_broken_yaml_and_missing_file_name_the_file(tmp_path):
+    (tmp_path / "a.yaml").write_text("models: [")
+    with pytest.raises(ConfigError, match=r"a\.yaml: not valid YAML"):
+        load_config(tmp_path / "a.yaml")
+    with pytest.raises(ConfigError, match=r"b\.yaml: no such"):
+        load_config(tmp_path / "b.yaml")
+
+
+def test_a_models_own_training_settings_win():
+    config = load_config(study(train={"epochs": 9, "crop": 64}))
+    assert model_settings(config, "child")["train"]["epochs"] == 3
+    assert model_settings(config, "child")["train"]["crop"] == 64
+    assert model_settings(config, "gap")["train"]["epochs"] == 9
+    assert config.lineage("child") == ["child", "gap"]
+
+
+def test_map_entries_become_ids_with_methods():
+    assert load_config(study()).methods("fast") == [
+        {"id": "cam", "method": "cam", "options": {}},
+        {"id": "deep", "method": "layer-cam", "options": {"layers": [-1]}},
+    ]
+
+
+def test_tile_side_in_um_is_a_multiple_of_32_px():
+    assert Tile(mpp=0.5, tile_um=128).side_px == 256
+    assert Tile(mpp=1.0, tile_um=250).side_px == 256
+
+
+def test_plan_multiplies_folds_seeds_models_checkpoints_and_sets():
+    config = load_config(study(folds=[0, 2], seeds=[0, 1, 5], checkpoints=["b-cl", "last"]))
+    made = plan(config)
+    runs = made.runs(floors=True)
+    assert len(runs) == 2 * 3 * (2 * 2 * 1 + 1)
+    assert len({tuple(r.items()) for r in runs}) == len(runs)
+    assert made.by_slide
+    assert set(made.units(0, "test")).isdisjoint(made.units(0, "valcl"))
+
+
+def test_a_fold_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"folds: \[7\] have no samples"):
+        plan(load_config(study(folds=[7])))
+
+
+def test_the_reference_in_the_docs_is_the_schema():
+    assert (ROOT / "docs/configuration.md").read_text() == reference() + "\n"
