@@ -67,7 +67,8 @@ def scored(root, maps, validation, settings=None, split="test", record=None):
     key = {"dataset": "tiny", "model": "gap", "fold": 0, "seed": 0, "checkpoint": "b-cl", "set": "fast", "split": split}
     evaluate(
         settings or Evaluate(bootstrap=20), manifest=root / "m.parquet", masks=root / "k.parquet",
-        maps=maps, validation=validation, record=record or root / "run/run.json", key=key, scores=root / "scores.json", curves=root / "curves.parquet",
+        maps=maps, validation=validation, record=record or root / "run/run.json", key=key,
+        scores=root / "scores.json", curves=root / "curves.parquet",
     )  # fmt: skip
     return json.loads((root / "scores.json").read_text())
 
