@@ -1,5 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Both create .venv on first use.
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first Python that really runs (a pyenv shim may not) and is of a version we support.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 BIN := $(CURDIR)/.venv/bin
 CORES ?= all
 CONFIG ?= configs/demo.yaml
@@ -14,7 +16,7 @@ help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"wsol needs Python 3.11 to 3.13; $(PYTHON) is {v[0]}.{v[1]}: set PYTHON=/path/to/python3.11")'
+	@test -n "$(PYTHON)" || { echo "wsol needs Python 3.11 to 3.13 and found none: install one, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,oracles]'
 	@touch $@
