@@ -58,6 +58,9 @@ def test_broken_yaml_and_missing_file_name_the_file(tmp_path):
     (tmp_path / "a.yaml").write_text("models: [")
     with pytest.raises(ConfigError, match=r"a\.yaml: not valid YAML"):
         load_config(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("maps: {fast: [cam], fast: [cam]}")
+    with pytest.raises(ConfigError, match=r"'fast' stands twice \(line 1\)"):
+        load_config(tmp_path / "c.yaml")
     with pytest.raises(ConfigError, match=r"b\.yaml: no such"):
         load_config(tmp_path / "b.yaml")
 

@@ -193,3 +193,17 @@ def test_face_has_everything():
 
     for name in wsol.slides.__all__:
         assert not isinstance(getattr(wsol.slides, name), type(sys)), name
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 0.999])
+def test_a_cut_pyramid_is_not_taken_for_a_plain_image_when_mpp_is_given(tmp_path, share):
+    """Its first level may still be whole: OpenSlide refuses it, and a plain TIFF reader would open it without a word."""
+    from wsol.data.sources.phantom_tiff import write_pyramid
+
+    write_pyramid(np.random.default_rng(0).integers(0, 255, (1024, 1024, 3), dtype=np.uint8), tmp_path / "whole.tiff", 0.5)
+    whole = (tmp_path / "whole.tiff").read_bytes()
+    (tmp_path / "cut.tiff").write_bytes(whole[: int(len(whole) * share)])
+    with open_slide(tmp_path / "whole.tiff", mpp=0.5) as slide:
+        assert slide.size == (1024, 1024)
+    with pytest.raises(SlideError, match=r"cut\.tiff: .*(truncated|damaged)"):
+        open_slide(tmp_path / "cut.tiff", mpp=0.5)

@@ -151,7 +151,9 @@ class Config(Section):
     prepare: Prepare
     tile: Tile = Tile()
     models: dict[Name, Model] = Field(description="localizers by name; an edge between two is `from`")
-    maps: dict[Name, list[str | MapMethod]] = Field(description="map sets by name: lists of methods, drawn in one job per model")
+    maps: dict[Name, Annotated[list[str | MapMethod], Field(min_length=1)]] = Field(
+        description="map sets by name: lists of methods, drawn in one job per model"
+    )
     checkpoints: list[Name] = Field(
         default=["b-cl"], min_length=1, description="checkpoints to draw maps with: b-cl, last, label-free"
     )
@@ -220,6 +222,19 @@ def _known(kind: str, names: Any, known: Any) -> None:
             raise ValueError(closest(kind, name, known))
 
 
+class _NoTwins(yaml.SafeLoader):
+    """A safe loader that refuses a key that stands twice: YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As `SafeLoader`, with the check."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.YAMLError(f"key {key.value!r} stands twice (line {key.start_mark.line + 1})")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 class ConfigError(ValueError):
     """What is wrong in a configuration, one line per finding."""
 
@@ -240,7 +255,7 @@ def load_config(source: str | Path | dict[str, Any]) -> Config:
         if not Path(source).is_file():
             raise ConfigError(f"{where}: no such configuration file")
         try:
-            raw = yaml.safe_load(Path(source).read_text())
+            raw = yaml.load(Path(source).read_text(), _NoTwins)  # a SafeLoader
         except yaml.YAMLError as error:
             raise ConfigError(f"{where}: not valid YAML: {error}") from error
     if not isinstance(raw, dict):

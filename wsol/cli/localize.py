@@ -107,7 +107,9 @@ def _slide(
         covered = np.zeros((lines * cells, columns * cells), bool)
         logits = []
         start = time.perf_counter()
-        if label is None:
+        if label is None and table.empty:
+            label = 0  # no tissue, nothing to predict: the map is empty whatever its class
+        elif label is None:
             label = int(_bag(net, [net_logits(net, t) for _, t in _tile_batches(slide, table, mpp, step, 0, net)]).argmax())
         for boxes, images in _tile_batches(slide, table, mpp, step, halo, net):
             found, tile_logits = draw(net, images, label, methods)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +182,7 @@ def _open_image(path: Path, mpp: float | None) -> Slide:
             f"{path}: no slide format that OpenSlide knows, and no image by its name ({', '.join(sorted(_IMAGE_SUFFIXES))}); "
             "if it should be a slide, the copy may be incomplete: compare its size with the source"
         )
+    _check_directories(path)
     try:
         with Image.open(path) as image:  # Pillow, not cv2: cv2 returns the readable part of a truncated file without a word
             pixels = _on_white(image)
@@ -252,6 +254,33 @@ def _check_complete(path: Path) -> None:
         raise SlideError(
             f"{path}: truncated: its tiles reach to byte {end}, the file ends at {actual}; copy it again from the source"
         )
+
+
+def _check_directories(path: Path) -> None:
+    """Walk a TIFF's chain of directories: OpenSlide refuses a pyramid that was cut off, Pillow would open what is left."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2])
+        if order is None or len(head) < 16 or struct.unpack(order + "H", head[2:4])[0] not in (42, 43):
+            return
+        big = struct.unpack(order + "H", head[2:4])[0] == 43
+        count, entry, pointer = ("Q", 20, "Q") if big else ("H", 12, "I")
+        (offset,) = struct.unpack(order + pointer, head[8:16] if big else head[4:8])
+        seen: set[int] = set()
+        while offset and offset not in seen:
+            seen.add(offset)
+            file.seek(offset)
+            number = file.read(struct.calcsize(count))
+            if len(number) == struct.calcsize(count):
+                file.seek(struct.unpack(order + count, number)[0] * entry, 1)
+            following = file.read(struct.calcsize(pointer))
+            if len(following) < struct.calcsize(pointer):
+                raise SlideError(
+                    f"{path}: truncated: a directory at byte {offset} is not whole, the file ends at {size}; "
+                    "copy it again from the source"
+                )
+            (offset,) = struct.unpack(order + pointer, following)
 
 
 def _damaged(path: Path, error: BaseException) -> str:
