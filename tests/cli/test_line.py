@@ -133,6 +133,24 @@ def test_a_missing_mask_file_is_an_error_and_nothing_is_written(line, tmp_path):
         (line / "m9.away").rename(hidden)
 
 
+def test_prepare_refuses_a_mask_of_another_size_and_an_unknown_option(tmp_path):
+    for i in range(6):
+        Image.fromarray(np.full((40, 50, 3), 200, np.uint8)).save(tmp_path / f"i{i}.png")
+    Image.fromarray(np.full((20, 25), 255, np.uint8)).save(tmp_path / "m1.png")
+    rows = [
+        f"i{i},i{i}.png,{'ab'[i % 2]},p{i},{'m1.png' if i == 1 else ''},{split}"
+        for i, split in enumerate(["train"] * 2 + ["val"] * 2 + ["test"] * 2)
+    ]
+    (tmp_path / "sheet.csv").write_text("\n".join(["sample,path,label,patient,mask,split", *rows]))
+    options = {"sheet": str(tmp_path / "sheet.csv"), "classes": ["a", "b"]}
+    where = {"manifest": tmp_path / "m.parquet", "masks": tmp_path / "k.parquet"}
+    with pytest.raises(ValueError, match=r"m1\.png is \(20, 25\) .* its image is \(40, 50\)"):
+        prepare(Prepare(name="x", source="images", options=options), **where)
+    with pytest.raises(ValueError, match="unknown option of source 'images': 'shet'; did you mean 'sheet'"):
+        prepare(Prepare(name="x", source="images", options={**options, "shet": 1}), **where)
+    assert not where["manifest"].exists()
+
+
 def test_the_whole_line_gives_scores_pictures_and_a_page(line):
     fit_floors(manifest=line / "m.parquet", masks=line / "k.parquet", out=line / "floors.json", fold=0, mpp=1.0)
     for split in ("valcl", "test"):

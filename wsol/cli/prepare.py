@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsol._names import closest, resolve
 from wsol.cli.config import Prepare
+
+if TYPE_CHECKING:
+    from wsol.data import Dataset
 
 
 def prepare(settings: Prepare, *, manifest: Path, masks: Path, workers: int = 1) -> None:
@@ -27,4 +31,24 @@ def prepare(settings: Prepare, *, manifest: Path, masks: Path, workers: int = 1)
     dataset = make(**options)
     dataset.name = settings.name
     check_splits(dataset.samples, dataset.split_unit)
+    if dataset.kind == "images":
+        _check_sizes(dataset)
     write_manifest(dataset, manifest, masks)
+
+
+def _check_sizes(dataset: Dataset) -> None:
+    """Compare mask and image headers now, not after an hour of training; slides are compared where their masks are opened.
+
+    Raises:
+        ValueError: a mask has another size than its image.
+        FileNotFoundError: a mask is missing.
+    """
+    from wsol.data import image_shape
+
+    paths = dict(zip(dataset.samples["sample"], dataset.samples["path"], strict=True))
+    for row in dataset.masks[dataset.masks["kind"] == "file"].itertuples():
+        mask, image = image_shape(row.mask), image_shape(paths[row.sample])
+        if mask != image:
+            raise ValueError(
+                f"sample {row.sample!r}: mask {row.mask} is {mask} (H, W) px but its image is {image}; export it at the image's size"
+            )
