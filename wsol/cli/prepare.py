@@ -50,5 +50,6 @@ def _check_sizes(dataset: Dataset) -> None:
         mask, image = image_shape(row.mask), image_shape(paths[row.sample])
         if mask != image:
             raise ValueError(
-                f"sample {row.sample!r}: mask {row.mask} is {mask} (H, W) px but its image is {image}; export it at the image's size"
+                f"sample {row.sample!r}: mask {row.mask} is {mask} (H, W) px "
+                f"but its image is {image}; export it at the image's size"
             )
