@@ -6,6 +6,7 @@ Read them at a stage that ends in an activation (A >= 0), as the last stage of e
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -32,9 +33,9 @@ class _Slope(Cam):
         """The formula at the one layer."""
         return self.weigh(*evidence.at(self.layers[0]))
 
+    @abstractmethod
     def weigh(self, features: Tensor, slope: Tensor) -> Tensor:
         """Features and slope (b, c, h, w) -> map (b, h, w)."""
-        raise NotImplementedError("a slope method writes `weigh`")
 
 
 class GradCam(_Slope):
