@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wsol._names import closest
+from wsol.cli.files import parse_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
@@ -222,19 +223,6 @@ def _known(kind: str, names: Any, known: Any) -> None:
             raise ValueError(closest(kind, name, known))
 
 
-class _NoTwins(yaml.SafeLoader):
-    """A safe loader that refuses a key that stands twice: YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As `SafeLoader`, with the check."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.YAMLError(f"key {key.value!r} stands twice (line {key.start_mark.line + 1})")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 class ConfigError(ValueError):
     """What is wrong in a configuration, one line per finding."""
 
@@ -255,7 +243,7 @@ def load_config(source: str | Path | dict[str, Any]) -> Config:
         if not Path(source).is_file():
             raise ConfigError(f"{where}: no such configuration file")
         try:
-            raw = yaml.load(Path(source).read_text(), _NoTwins)  # a SafeLoader
+            raw = parse_yaml(Path(source).read_text())
         except yaml.YAMLError as error:
             raise ConfigError(f"{where}: not valid YAML: {error}") from error
     if not isinstance(raw, dict):

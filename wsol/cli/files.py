@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -48,3 +50,21 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and value != value else value
+
+
+class _NoTwins(yaml.SafeLoader):
+    """A safe loader that refuses a key that stands twice: YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As `SafeLoader`, with the check."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.YAMLError(f"key {key.value!r} stands twice (line {key.start_mark.line + 1})")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML (or JSON) text as plain values. Raises `yaml.YAMLError`, also where a key stands twice."""
+    return yaml.load(text, _NoTwins)  # a SafeLoader

@@ -12,6 +12,7 @@ import typer
 from wsol import __version__
 from wsol.cli import besides
 from wsol.cli.config import ConfigError, Evaluate, Heatmap, Prepare, Section, Tile, parse
+from wsol.cli.files import parse_yaml
 
 app = typer.Typer(
     name="wsol",
@@ -33,10 +34,8 @@ Threads = Annotated[int, typer.Option(help="CPU threads for tensor work", min=1)
 
 def _settings(text: str) -> dict[str, Any]:
     """Settings from JSON text or from a file."""
-    import yaml
-
     raw = text if text.lstrip().startswith("{") else Path(text).read_text()
-    parsed = yaml.safe_load(raw)
+    parsed = parse_yaml(raw)
     if not isinstance(parsed, dict):
         raise ValueError(f"--settings: expected a mapping, got {type(parsed).__name__}: {text[:80]!r}")
     return parsed
