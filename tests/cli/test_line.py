@@ -197,7 +197,7 @@ def test_a_frame_beyond_the_image_is_cropped_not_squeezed():
     array = np.zeros((2, 4), np.float32)
     array[:, 2:] = 1.0  # right half of a 64 px wide frame around a 40 px wide image
     stored = StoredMap(array, 0, Box(0, 0, 64, 32), (32, 40), None, "whole", 0.0)
-    found = score(stored, Scale("raw"), (32, 40))
+    found = score(stored, Scale("none"), (32, 40))
     assert found.shape == (32, 40)
     np.testing.assert_allclose(found[:, 31:33].mean(), 0.5, atol=1e-6)  # the step stays at px 32
 

@@ -8,141 +8,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from wsol._names import closest
 from wsol.cli.files import parse_yaml
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
-
-
-class Section(BaseModel):
-    """A part of the configuration that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+from wsol.cli.schema import Evaluate, Heatmap, Localize, Log, MapMethod, Model, Name, Prepare, Probe, Report, Section, Tile, Train
 
 S = TypeVar("S", bound=Section)
-
-
-class Prepare(Section):
-    """Which samples, their labels and their roles."""
-
-    name: Name = Field(description="name of the dataset; it stands in every path below results/")
-    source: str = Field(description="where samples come from: `wsol list sources`")
-    options: dict[str, Any] = Field(default_factory=dict, description="options of the source, e.g. root, sheet, slides, seed")
-
-
-class Tile(Section):
-    """How slides are cut; ignored for image datasets."""
-
-    mpp: float = Field(1.0, gt=0, description="um per px at which tiles are read")
-    tile_px: int = Field(256, ge=32, description="side of a tile in px at `mpp`; a multiple of 32")
-    tile_um: float | None = Field(None, gt=0, description="side of a tile in um; overrides tile_px")
-    min_tissue: float = Field(0.2, ge=0, le=1, description="least fraction of tissue in a tile that is kept")
-    tissue_mpp: float = Field(8.0, gt=0, description="um per px of the tissue mask; finer costs more and gains nothing")
-
-    @property
-    def side_px(self) -> int:
-        """Side of a tile in px at `mpp`, rounded to a multiple of 32."""
-        side = self.tile_px if self.tile_um is None else self.tile_um / self.mpp
-        return max(32, round(side / 32) * 32)
-
-
-class Train(Section):
-    """How a localizer is fitted. Any key may be overridden per model under `models.NAME.train`."""
-
-    epochs: int = Field(12, ge=1, description="passes over the training samples")
-    repeats: int = Field(1, ge=1, description="times each sample is drawn per epoch (fresh crops, fresh tiles)")
-    batch_size: int = Field(8, ge=1, description="images per step; for slides: slides (bags) per step")
-    tiles_per_bag: int = Field(8, ge=1, description="tiles drawn from each slide per step")
-    crop: int = Field(416, ge=32, description="side in px of the random crop of an image (slides: the whole tile is used)")
-    lr: float = Field(2e-4, gt=0, description="peak learning rate of the backbone (AdamW)")
-    head_lr_factor: float = Field(10.0, gt=0, description="the head learns this many times faster")
-    weight_decay: float = Field(1e-4, ge=0, description="AdamW weight decay, not on norms and biases")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps spent warming up, before the cosine")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the cross-entropy")
-    color_jitter: float = Field(0.1, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
-    stain_jitter: float = Field(
-        0.05, ge=0, lt=0.57, description="standard deviation of the stain jitter in optical-density space"
-    )
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of a moving average of the weights; null: none")
-    bf16: bool = Field(True, description="bfloat16 autocast (half the time of float32 on recent CPUs and GPUs)")
-    channels_last: bool = Field(True, description="NHWC memory layout, faster for convolutions on CPU")
-    device: str = Field("auto", description="auto, cpu, or cuda[:n]")
-
-
-class Model(Section):
-    """A localizer to train: what it is built of and, with `from`, which other model it starts at."""
-
-    backbone: str = Field("efficientnet_lite0", description="`wsol list backbones`")
-    head: str = Field("gap", description="`wsol list heads`")
-    head_options: dict[str, Any] = Field(default_factory=dict, description="options of the head, e.g. {r: 5} for lse")
-    output_stride: Literal[16, 32] = Field(16, description="px per map cell; 16 removes the last stride")
-    weights: str | None = Field("imagenet", description="imagenet, a path to a state dict, or null for random weights")
-    freeze_bn: bool = Field(True, description="keep batch-norm statistics: live ones do not follow in short fine-tuning")
-    strategy: str = Field("classify", description="`wsol list strategies`")
-    parent: str | None = Field(None, alias="from", description="name of the model whose checkpoint this one starts from")
-    train: dict[str, Any] = Field(default_factory=dict, description="keys of `train` that differ for this model")
-
-
-class MapMethod(Section):
-    """A map method with options, under an id of its own."""
-
-    id: Name = Field(description="name of the map in files, tables and MLflow")
-    method: str = Field(description="`wsol list cams`")
-    options: dict[str, Any] = Field(default_factory=dict, description="options of the method")
-
-
-class Localize(Section):
-    """How maps are drawn."""
-
-    map_class: Literal["positive", "predicted", "truth"] = Field(
-        "positive", description="class whose map is drawn: the declared positive one, the predicted one, or the true one"
-    )
-    halo_px: int = Field(32, ge=0, description="context read around each tile of a slide, a multiple of the stride")
-    device: str = Field("auto", description="auto, cpu, or cuda[:n]")
-
-
-class Heatmap(Section):
-    """Which pictures and vector files are written."""
-
-    methods: list[str] = Field(default_factory=list, description="map ids to export; empty: the first of each map set")
-    samples: int = Field(12, ge=0, description="image datasets: overlays per model and map set, from best to worst")
-    mpp: float = Field(4.0, gt=0, description="um per px of overlays of slides")
-
-
-class Evaluate(Section):
-    """How maps become numbers."""
-
-    splits: list[Literal["valcl", "test"]] = Field(default=["test"], description="splits to score; develop on valcl")
-    scale: Literal["fitted", "probability", "per-image"] = Field(
-        "fitted", description="map to [0, 1]: range fitted on validation maps, sigmoid, or min-max of each image"
-    )
-    threshold: Literal["auto", "validation-masks", "otsu", "fixed"] = Field(
-        "auto", description="source of the threshold; auto: validation masks where there are some, else otsu on validation maps"
-    )
-    fixed: float = Field(0.5, ge=0, le=1, description="the threshold when `threshold: fixed`")
-    bootstrap: int = Field(1000, ge=0, description="replicates of the bootstrap over patients")
-    floors: bool = Field(True, description="score the maps that need no training beside every table")
-    floors_mpp: float = Field(2.0, gt=0, description="um per px at which floor maps of slides are drawn")
-    ledger: str | None = Field(None, description="CSV to which every evaluation of a test split appends a row")
-
-
-class Report(Section):
-    """The page."""
-
-    title: str = Field("", description="title of the page; empty: the name of the dataset")
-
-
-class Log(Section):
-    """MLflow."""
-
-    tracking_uri: str = Field("", description="MLflow tracking URI; empty: SQLite at results/log/mlflow.db")
-    experiment: str = Field("", description="MLflow experiment; empty: the name of the dataset")
 
 
 class Config(Section):
@@ -164,6 +39,7 @@ class Config(Section):
     localize: Localize = Localize()
     heatmap: Heatmap = Heatmap()
     evaluate: Evaluate = Evaluate()
+    probe: Probe = Probe()
     report: Report = Report()
     log: Log = Log()
 

@@ -48,6 +48,12 @@ def _spread(scored: dict[str, Any], samples: list[str], count: int) -> list[str]
     return [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, count).round().astype(int))]
 
 
+def threshold_of(facts: dict[str, Any], sample: str) -> float:
+    """The threshold of one sample: its own where the source is per image, else the common one."""
+    chosen = facts["threshold"]
+    return float((chosen.get("values") or {}).get(sample, chosen["value"]))
+
+
 def _image(
     settings: Heatmap, row: Any, stored: StoredMap, facts: dict[str, Any], method: str, truth: Masks | None, folder: Path
 ) -> dict[str, str]:
@@ -62,10 +68,10 @@ def _image(
     mpp = row.mpp if row.mpp == row.mpp else None
     overlay_png(
         rgb,
-        score(stored, Scale(**facts["scale"]), rgb.shape[:2]),
+        score(stored, Scale(**facts["scale"]), rgb.shape[:2], row.sample),
         overlay,
         mask=mask,
-        threshold=facts["threshold"]["value"],
+        threshold=threshold_of(facts, row.sample),
         mpp=mpp,
     )
     return {"overlay": overlay.name}
@@ -80,7 +86,7 @@ def _slide(
     from wsol.slides import Box, geojson, open_slide, overlay_png, write_ome_tiff
 
     folder.mkdir(parents=True, exist_ok=True)
-    threshold, scale = float(facts["threshold"]["value"]), Scale(**facts["scale"])
+    threshold, scale = threshold_of(facts, row.sample), Scale(**facts["scale"])
     with open_slide(row.path, mpp=row.mpp if row.mpp == row.mpp else None) as slide:
         rgb = slide.thumbnail(settings.mpp)
         width, height = slide.size
@@ -89,7 +95,7 @@ def _slide(
     if truth and truth.has(row.sample):
         full = truth.open(row.sample, shape=(height, width)).astype(np.uint8)
         mask = cv2.resize(full, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_AREA).astype(bool)
-    here = score(stored, scale, rgb.shape[:2])
+    here = score(stored, scale, rgb.shape[:2], row.sample)
     overlay_png(rgb, here, folder / f"{method}.png", mask=mask, threshold=threshold, mpp=settings.mpp)
     name = f"{facts['class']} ({method})"
     geojson(here, threshold, frame=Box(0, 0, width, height), classification=name, path=folder / f"{method}.geojson")

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsol.cli.config import Config, Evaluate, Heatmap, Localize, Log, MapMethod, Model, Prepare, Report, Section, Tile, Train
+from wsol.cli.config import Config
+from wsol.cli.schema import (
+    Conformal,
+    Evaluate,
+    Heatmap,
+    Localize,
+    Log,
+    MapMethod,
+    Model,
+    Prepare,
+    Probe,
+    Report,
+    Section,
+    Tile,
+    Train,
+)
 
 
 def reference() -> str:
@@ -17,7 +32,7 @@ def reference() -> str:
         ("models.NAME", Model),
     ]
     sections += [("maps.NAME[]", MapMethod), ("train", Train), ("localize", Localize), ("heatmap", Heatmap)]
-    sections += [("evaluate", Evaluate), ("report", Report), ("log", Log)]
+    sections += [("evaluate", Evaluate), ("evaluate.conformal", Conformal), ("probe", Probe), ("report", Report), ("log", Log)]
     for title, schema in sections:
         out += [
             f"## `{title}`",

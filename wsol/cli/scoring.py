@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,60 +13,156 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from wsol.data import StoredMap
 
-BADGE = {"fitted": "fitted on validation", "probability": "probability", "per-image": "per-image min-max", "raw": "raw"}
+BADGE = {
+    "fitted": "fitted on validation",
+    "none": "raw",
+    "probability": "probability",
+    "temperature": "temperature on validation labels",
+    "per-slide": "per slide",
+    "per-image": "per-image min-max",
+}
+"""Kind of scale -> its badge."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How raw values become scores: `kind` of the configuration (or `raw`), the fitted range, and whether ReLU comes first."""
+    """How raw values become scores in [0, 1]; ReLU comes first where the method has one.
+
+    Attributes:
+        kind: of `BADGE`. `none` takes maps that already are in [0, 1].
+        rectified: whether negative values become 0 first.
+        low: raw value that becomes 0 (`fitted`).
+        high: raw value that becomes 1 (`fitted`).
+        temperature: raw values are divided by it before the sigmoid (`temperature`).
+        ranges: sample -> (low, high) of its slide (`per-slide`).
+    """
 
     kind: str
     rectified: bool = False
     low: float = 0.0
     high: float = 1.0
+    temperature: float = 1.0
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
         return asdict(self)
 
+    def range_of(self, sample: str | None) -> tuple[float, float]:
+        """The raw values that become 0 and 1 in this sample."""
+        if self.kind != "per-slide":
+            return self.low, self.high
+        if sample is None or sample not in self.ranges:
+            raise ValueError(f"scale: per-slide knows no range of sample {sample!r}; it is fitted on the maps that are scored")
+        low, high = self.ranges[sample]
+        return float(low), float(high)
 
-def fit_scale(kind: str, validation: Iterable[StoredMap], *, rectified: bool, bounded: bool = False) -> Scale:
-    """The scale of one method. `fitted`: the range of the validation maps (no masks, no labels). `bounded` maps stay."""
+
+def cells(stored: StoredMap, rectified: bool) -> npt.NDArray[np.float32]:
+    """The drawn cells of a map, (n,), rectified where the method says so."""
+    values = stored.array.ravel() if stored.coverage is None else stored.array[stored.coverage]
+    return np.maximum(values, 0) if rectified else values
+
+
+def span(values: list[npt.NDArray[np.float32]]) -> tuple[float, float]:
+    """`fit_range`, and (v, v + 1) for maps that are v everywhere: a dead map is scored as the constant it is."""
     from wsol.evaluation import fit_range
 
-    if bounded:
-        return Scale("raw", rectified)
+    flat = np.concatenate(values)
+    if flat.min() == flat.max():
+        return float(flat[0]), float(flat[0]) + 1.0
+    low, high = fit_range([flat])
+    return float(low), float(high)
+
+
+def fit_scale(
+    kind: str,
+    validation: Iterable[StoredMap],
+    *,
+    rectified: bool,
+    bounded: bool = False,
+    temperature: float | None = None,
+    scored: Iterable[tuple[str, StoredMap]] = (),
+    slides: Mapping[str, str] | None = None,
+) -> Scale:
+    """The scale of one method.
+
+    Args:
+        kind: of `BADGE`.
+        validation: maps whose range `fitted` takes (no masks, no labels).
+        rectified: whether ReLU comes first.
+        bounded: the maps are in [0, 1] by construction, and stay as they are unless a range of their own is asked for.
+        temperature: of `temperature`, fitted on validation labels; None where there are no logits to fit it on.
+        scored: (sample, map) of the split that is scored, whose ranges `per-slide` takes.
+        slides: sample -> slide, for `per-slide`.
+
+    Raises:
+        ValueError: `fitted` without validation maps, or `temperature` without logits.
+    """
+    if bounded and kind in ("fitted", "none", "probability", "temperature"):
+        return Scale("none", rectified)
+    if kind == "temperature":
+        if temperature is None:
+            raise ValueError("scale: temperature needs logits and labels of validation samples; use scale: fitted")
+        return Scale(kind, rectified, temperature=temperature)
+    if kind == "per-slide":
+        return Scale(kind, rectified, ranges=_ranges(scored, rectified, slides or {}))
     if kind != "fitted":
         return Scale(kind, rectified)
-    values = [m.array if m.coverage is None else m.array[m.coverage] for m in validation]
-    values = [np.maximum(v, 0) if rectified else v for v in values if v.size]
+    values = [v for m in validation if (v := cells(m, rectified)).size]
     if not values:
-        raise ValueError(
-            "scale: fitted needs maps of the validation split, and there are none; use scale: per-image or add validation samples"
-        )
-    flat = np.concatenate([v.ravel() for v in values])
-    if flat.min() == flat.max():  # a dead map (LayerCAM of a saturated net): 0 everywhere, and scored as the constant it is
-        return Scale("fitted", rectified, float(flat[0]), float(flat[0]) + 1.0)
-    low, high = fit_range(values)
-    return Scale("fitted", rectified, float(low), float(high))
+        raise ValueError("scale: fitted needs maps of the validation split, and there are none; add validation samples")
+    return Scale(kind, rectified, *span(values))
 
 
-def score(stored: StoredMap, scale: Scale, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Score (H, W) in [0, 1] of one map, laid on an image or mask of `shape`; 0 where a slide was not covered by tiles."""
+def _ranges(
+    scored: Iterable[tuple[str, StoredMap]], rectified: bool, slides: Mapping[str, str]
+) -> dict[str, tuple[float, float]]:
+    """Sample -> range of all drawn cells of its slide; (0, 1) for a slide without any."""
+    groups: dict[str, list[npt.NDArray[np.float32]]] = {}
+    names: dict[str, str] = {}
+    for sample, stored in scored:
+        names[sample] = slides.get(sample, sample)
+        groups.setdefault(names[sample], []).append(cells(stored, rectified))
+    spans = {slide: span(values) if any(v.size for v in values) else (0.0, 1.0) for slide, values in groups.items()}
+    return {sample: spans[slide] for sample, slide in names.items()}
+
+
+def score(stored: StoredMap, scale: Scale, shape: tuple[int, int], sample: str | None = None) -> npt.NDArray[np.float32]:
+    """Score (H, W) in [0, 1] of one map, laid on an image or mask of `shape`; 0 where a slide was not covered by tiles.
+
+    Args:
+        stored: the raw map.
+        scale: of the method.
+        shape: (H, W) of the image or mask.
+        sample: its name; needed by `per-slide`.
+
+    Raises:
+        ValueError: `scale: none` and values outside [0, 1].
+    """
     from wsol.cams import finish
 
     height, width = stored.size
     frame_height = stored.frame.height if stored.frame else height
     frame_width = stored.frame.width if stored.frame else width
     size = (round(frame_height * shape[0] / height), round(frame_width * shape[1] / width))
-    if scale.kind in ("fitted", "raw"):
-        full = finish(stored.array, size, relu=scale.rectified, normalize="range", scope=(scale.low, scale.high))
+    if scale.kind in ("probability", "temperature"):
+        full = finish(stored.array / np.float32(scale.temperature), size, relu=scale.rectified, normalize="sigmoid")
+    elif scale.kind == "per-image":
+        full = finish(stored.array, size, relu=scale.rectified, normalize="minmax")
     else:
-        full = finish(stored.array, size, relu=scale.rectified, normalize="sigmoid" if scale.kind == "probability" else "minmax")
+        _bounded(stored, scale)
+        full = finish(stored.array, size, relu=scale.rectified, normalize="range", scope=scale.range_of(sample))
     full = np.clip(full, 0.0, 1.0, dtype=np.float32)
     if stored.coverage is not None:
         full[~_enlarge(stored.coverage, size)] = 0.0
     return np.ascontiguousarray(full[: shape[0], : shape[1]])
+
+
+def _bounded(stored: StoredMap, scale: Scale) -> None:
+    low, high = float(stored.array.min()), float(stored.array.max())
+    if scale.kind == "none" and (low < -1e-6 or high > 1 + 1e-6):
+        raise ValueError(f"scale: none takes maps in [0, 1], got values from {low:.4g} to {high:.4g}; use scale: fitted")
 
 
 def _enlarge(coverage: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
