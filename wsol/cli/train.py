@@ -57,6 +57,8 @@ def train(
     listing = read_manifest(manifest)
     rows, checked = listing.rows(fold, "train"), listing.rows(fold, "valcl")
     require_two_classes(rows)
+    if model.shuffle_labels:
+        rows = shuffled(rows, seed)
     net = _build(model, len(listing.classes), seed)
     if parent is not None:
         _inherit(net, load_checkpoint(parent), parent)
@@ -78,7 +80,7 @@ def train(
     )  # fmt: skip
     record = {
         "model": settings.get("name", ""),
-        "supervision": "slide label" if listing.kind == "slides" else "image label",  # no batch with masks was ever made here
+        "supervision": ("shuffled " if model.shuffle_labels else "") + f"{listing.kind.removesuffix('s')} label",  # no mask was opened
         "masks": 0,
         "settings": settings,
         "epochs": len(history),
@@ -88,6 +90,13 @@ def train(
     }
     write_json(out / "run.json", record)
     clear_state(out / ".state")
+
+
+def shuffled(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The same samples with their labels dealt out at random: the control of Adebayo et al. (2018). Class counts stay."""
+    import numpy as np
+
+    return rows.assign(label=np.random.default_rng(seed).permutation(rows["label"].to_numpy()))
 
 
 def _build(model: Model, classes: int, seed: int) -> Localizer:
