@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -21,7 +22,7 @@ GOOD = {
 
 @pytest.mark.parametrize(("badge", "value"), [(b, v) for b, values in ALLOWED.items() for v in values])
 def test_every_allowed_value_is_taken_and_read_aloud(badge, value):
-    value = value.replace("(n)", "(12)").replace("-n", "-12") if value.endswith(("(n)", "-n")) else value
+    value = re.sub(r"\bn\b", "12", value)
     badges = Badges(**{**GOOD, badge: value})
     assert Badges.from_dict(json.loads(json.dumps(badges.to_dict()))) == badges
     sentence = badges.sentence()
@@ -30,6 +31,7 @@ def test_every_allowed_value_is_taken_and_read_aloud(badge, value):
     assert ";;" not in sentence
     assert "; ;" not in sentence
     assert "12" in sentence or "12" not in value
+    assert "unknown" in sentence or value != "unknown"
 
 
 def test_the_sentence_says_each_choice():
@@ -49,6 +51,10 @@ def test_the_sentence_says_each_choice():
         ("supervision", "masks (0)", "unknown supervision badge"),
         ("checkpoint", "masks-", "unknown checkpoint badge"),
         ("threshold", "validation masks", r"did you mean 'validation masks \(n\)'"),
+        ("threshold", "prevalence-matched (n masks)", "unknown threshold badge"),
+        ("threshold", "conformal (0 negative patients)", "unknown threshold badge"),
+        ("threshold", "unknown", "unknown threshold badge 'unknown'"),
+        ("supervision", "shuffled label", "did you mean 'shuffled slide label'"),
         ("threshold", "oracle", "did you mean 'test oracle'"),
         ("map_class", "groundtruth", "did you mean 'ground truth'"),
         ("scale", "min-max", "unknown scale badge"),
@@ -60,6 +66,16 @@ def test_the_sentence_says_each_choice():
 def test_an_unknown_value_is_refused_and_the_nearest_named(badge, value, message):
     with pytest.raises(ValueError, match=message):
         Badges(**{**GOOD, badge: value})
+
+
+def test_the_sentences_of_values_that_warn():
+    foreign = {badge: "unknown" for badge, values in ALLOWED.items() if "unknown" in values}
+    assert Badges(**{**GOOD, **foreign, "scale": "none", "threshold": "conformal (59 negative patients)"}).sentence() == (
+        "Trained in an unknown way; checkpoint chosen in an unknown way; threshold that bounds the flagged area of negative"
+        " patients, from 59 of them; map of an unknown class; maps taken as scores as they are; split by an unknown unit;"
+        " drawn in an unknown way; code 0.1.0."
+    )
+    assert "Trained on shuffled image labels;" in Badges(**{**GOOD, "supervision": "shuffled image label"}).sentence()
 
 
 def test_missing_and_unknown_badges():

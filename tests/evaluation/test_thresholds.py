@@ -8,8 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsol.evaluation import PixelCounts, PixelCurve, Threshold, best_threshold, count_pixels, otsu, plateau, score_histogram
+from wsol.evaluation import (
+    Badges,
+    PixelCounts,
+    PixelCurve,
+    Threshold,
+    best_threshold,
+    count_pixels,
+    otsu,
+    plateau,
+    score_histogram,
+)
 from wsol.evaluation.counts import edges
+from wsol.evaluation.protocol import ALLOWED
+from wsol.evaluation.thresholds import SOURCES
 
 
 def two_levels(low, high, n=100):
@@ -34,6 +46,91 @@ def test_a_threshold_says_where_it_comes_from():
     assert Threshold(0.5, "test oracle").badge == "test oracle"
     with pytest.raises(ValueError, match="how many"):
         _ = Threshold(0.5, "validation masks").badge
+
+
+shares = st.floats(0, 1)
+FACTS = {
+    "prevalence-matched": st.fixed_dictionaries({"prevalence": shares, "from": st.sampled_from(["given", "validation masks"])}),
+    "conformal": st.fixed_dictionaries(
+        {"bound": st.sampled_from(["marginal", "confident"]), "level": shares, "area": shares, "patients": st.integers(1, 10**6)},
+        optional={"confidence": shares, "within": st.sampled_from(["pooled", "worst"])},
+    ),
+}
+
+
+@st.composite
+def thresholds(draw):
+    source = draw(st.sampled_from(SOURCES))
+    if source == "per-image otsu" or (source == "test oracle" and draw(st.booleans())):
+        values = draw(st.dictionaries(st.text(min_size=1), shares, min_size=1, max_size=5))
+        facts = draw(st.just({}) | st.just({"constant": 2})) if source == "per-image otsu" else {}
+        return Threshold.per_sample(values, source, **facts)
+    masks = draw(st.none() | st.integers(1, 100))
+    return Threshold(draw(shares), source, masks=masks, facts=draw(FACTS.get(source, st.just({}))))
+
+
+@settings(max_examples=200, deadline=None)
+@given(thresholds())
+def test_every_threshold_survives_text_to_the_last_bit(threshold):
+    again = Threshold.from_dict(json.loads(json.dumps(threshold.to_dict())))
+    assert again == threshold
+    assert hash(again) == hash(threshold)
+    assert {s: again.at(s) for s in threshold.values or {"": 0}} == (threshold.values or {"": threshold.value})
+
+
+@settings(max_examples=100, deadline=None)
+@given(thresholds().filter(lambda t: t.masks))
+def test_every_badge_is_one_that_a_number_may_carry(threshold):
+    others = {name: next(v for v in values if "n)" not in v) for name, values in ALLOWED.items()}
+    assert Badges(**{**others, "threshold": threshold.badge, "code": "1"}).threshold == threshold.badge
+
+
+def test_badges_of_all_sources():
+    conformal = {"bound": "marginal", "level": 0.95, "area": 0.05, "patients": 59}
+    assert Threshold(0.5, "conformal", facts=conformal).badge == "conformal (59 negative patients)"
+    given, masks = {"prevalence": 0.2, "from": "given"}, {"prevalence": 0.2, "from": "validation masks"}
+    assert Threshold(0.5, "prevalence-matched", facts=given).badge == "prevalence-matched (given)"
+    assert Threshold(0.5, "prevalence-matched", masks=6, facts=masks).badge == "prevalence-matched (6 masks)"
+    assert Threshold.per_sample({"a": 0.1}, "per-image otsu").badge == "label-free (per-image otsu)"
+    with pytest.raises(ValueError, match="how many"):
+        _ = Threshold(0.5, "prevalence-matched", facts=masks).badge
+
+
+def test_a_threshold_per_sample():
+    each = Threshold.per_sample({"a": 0.2, "b": 0.6, "c": 0.3, "d": 0.5004}, "per-image otsu")
+    assert (each.value, each.at(), each.at("b")) == (0.3, 0.3, 0.6)  # the lower median, which is itself an edge
+    assert Threshold(0.4, "per-image otsu", values=each.values).value == 0.4  # what numpy calls the median is one too
+    score = np.array([[0.25, 0.55, 0.9]], np.float32)
+    assert each.apply(score).tolist() == [[False, True, True]]
+    assert each.apply(score, "a").tolist() == [[True, True, True]]
+    assert each.apply(score, "b").tolist() == [[False, False, True]]
+    assert each.on_edges(1000).values == {"a": 0.2, "b": 0.6, "c": 0.3, "d": 0.5}
+    assert Threshold(0.35004, "fixed").on_edges(1000) == Threshold(0.35, "fixed")
+    assert Threshold(0.5, "fixed").at("whichever") == 0.5
+    with pytest.raises(ValueError, match="unknown sample of the threshold 'e'"):
+        each.at("e")
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("fixed", {"values": {"a": 0.5}}, "only 'per-image otsu' and 'test oracle'"),
+        ("per-image otsu", {}, "one value per sample"),
+        ("per-image otsu", {"values": {}}, "at least one sample"),
+        ("per-image otsu", {"values": {"a": math.nan}}, "got nan for sample 'a'"),
+        ("per-image otsu", {"values": {"a": 0.1, "b": 0.2}}, "is their median, 0.1; got 0.5"),
+        ("fixed", {"facts": {"level": 0.9}}, "unknown fact of a threshold from 'fixed' 'level'"),
+        ("conformal", {}, "must state bound, level, area, patients"),
+        ("conformal", {"facts": {"bound": "marginl"}}, "did you mean 'marginal'"),
+        ("conformal", {"facts": {"patients": 0}}, "whole number from 1 up, got 0"),
+        ("conformal", {"facts": {"level": 95}}, r"level must be a share in \[0, 1\], got 95"),
+        ("prevalence-matched", {"facts": {"prevalence": math.nan}}, "got nan"),
+        ("prevalence-matched", {"facts": {"prevalenc": 0.1}}, "did you mean 'prevalence'"),
+    ],
+)
+def test_facts_and_values_are_checked(source, options, message):
+    with pytest.raises(ValueError, match=message):
+        Threshold(0.5, source, **options)
 
 
 @pytest.mark.parametrize(

@@ -14,41 +14,86 @@ from typing import Any
 from wsol._names import closest
 
 ALLOWED: dict[str, tuple[str, ...]] = {
-    "supervision": ("slide label", "image label", "tile label from annotation", "masks (n)", "none"),
-    "checkpoint": ("label-free", "validation labels (B-CL)", "masks-n", "last", "none"),
-    "threshold": ("validation masks (n)", "fixed", "label-free (otsu)", "test oracle"),
-    "map_class": ("declared positive", "predicted", "ground truth", "none"),
-    "scale": ("raw", "probability", "fitted on validation", "per-image min-max"),
-    "split_unit": ("patient", "slide", "image", "patch"),
-    "drawn": ("whole image", "per tile"),
+    "supervision": (
+        "slide label",
+        "image label",
+        "tile label from annotation",
+        "masks (n)",
+        "shuffled slide label",
+        "shuffled image label",
+        "none",
+        "unknown",
+    ),
+    "checkpoint": ("label-free", "validation labels (B-CL)", "masks-n", "last", "none", "unknown"),
+    "threshold": (
+        "validation masks (n)",
+        "fixed",
+        "label-free (otsu)",
+        "label-free (per-image otsu)",
+        "prevalence-matched (given)",
+        "prevalence-matched (n masks)",
+        "conformal (n negative patients)",
+        "test oracle",
+    ),
+    "map_class": ("declared positive", "predicted", "ground truth", "none", "unknown"),
+    "scale": (
+        "raw",
+        "none",
+        "probability",
+        "temperature on validation labels",
+        "fitted on validation",
+        "per slide",
+        "per-image min-max",
+    ),
+    "split_unit": ("patient", "slide", "image", "patch", "unknown"),
+    "drawn": ("whole image", "per tile", "unknown"),
 }
-"""What each badge may say; a lone `n` stands for a number of masks, 1 or more. `code` may be any version."""
+"""What each badge may say; a lone `n` stands for a number of masks or patients, 1 or more. `code` may be any version.
+
+"unknown" is for maps that another tool made: what is not known is said, not guessed. A threshold is never unknown, for it is
+always this package that applies it.
+"""
 
 _SAID: dict[str, dict[str, str]] = {
-    "supervision": {"none": "not trained", "masks (n)": "trained on {n} masks", "": "trained on {value}s"},
+    "supervision": {
+        "none": "not trained",
+        "unknown": "trained in an unknown way",
+        "masks (n)": "trained on {n} masks",
+        "": "trained on {value}s",
+    },
     "checkpoint": {
         "label-free": "checkpoint chosen without labels",
         "validation labels (B-CL)": "checkpoint chosen on validation labels (B-CL)",
         "masks-n": "checkpoint chosen on {n} validation masks (B-LOC)",
         "last": "last checkpoint",
         "none": "no checkpoint",
+        "unknown": "checkpoint chosen in an unknown way",
     },
     "threshold": {
         "validation masks (n)": "threshold from {n} validation masks",
         "fixed": "fixed threshold",
         "label-free (otsu)": "threshold without masks (Otsu)",
+        "label-free (per-image otsu)": "threshold without masks, of each image its own (Otsu)",
+        "prevalence-matched (given)": "threshold that flags a given share of all pixels",
+        "prevalence-matched (n masks)": "threshold that flags the share of foreground in {n} validation masks",
+        "conformal (n negative patients)": "threshold that bounds the flagged area of negative patients, from {n} of them",
         "test oracle": "threshold chosen ON THE TEST MASKS (oracle)",
     },
-    "map_class": {"none": "map of no class", "": "map of the {value} class"},
+    "map_class": {"none": "map of no class", "unknown": "map of an unknown class", "": "map of the {value} class"},
     "scale": {
         "raw": "raw scores",
+        "none": "maps taken as scores as they are",
         "probability": "scores are probabilities",
+        "temperature on validation labels": "scores are probabilities with a temperature fitted on validation labels",
         "fitted on validation": "scores scaled by a range fitted on validation maps",
+        "per slide": "scores scaled by the range of their slide",
         "per-image min-max": "scores stretched to [0, 1] in every image",
     },
-    "split_unit": {"": "split by {value}"},
-    "drawn": {"whole image": "drawn on whole images", "per tile": "drawn tile by tile"},
+    "split_unit": {"unknown": "split by an unknown unit", "": "split by {value}"},
+    "drawn": {"whole image": "drawn on whole images", "per tile": "drawn tile by tile", "unknown": "drawn in an unknown way"},
 }
+
+_PLACEHOLDER = re.compile(r"(?<![A-Za-z0-9])n(?![A-Za-z0-9])")
 
 
 def _pattern(value: str) -> str:
@@ -86,7 +131,7 @@ class Badges:
     def __post_init__(self) -> None:
         for name, allowed in ALLOWED.items():
             value = getattr(self, name)
-            if not isinstance(value, str) or _pattern(value) not in allowed or re.search(r"(\(n\)|-n)$", value):
+            if not isinstance(value, str) or _pattern(value) not in allowed or _PLACEHOLDER.search(value):
                 raise ValueError(closest(f"{name} badge", str(value), allowed))
         if not isinstance(self.code, str) or not self.code:
             raise ValueError(f"the code badge must name a version, got {self.code!r}")

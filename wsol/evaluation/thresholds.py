@@ -7,20 +7,64 @@ it always means score >= value, and it cannot be made without naming its source.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from statistics import median_high, median_low
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsol._names import closest
-from wsol.evaluation.counts import Counts, Floats, PixelCounts, edges
+from wsol.evaluation.counts import Floats, PixelCounts, edges
 
-SOURCES = ("validation masks", "fixed", "otsu", "test oracle")
+SOURCES = ("validation masks", "fixed", "otsu", "per-image otsu", "prevalence-matched", "conformal", "test oracle")
 """Where a threshold may come from."""
 
 METRICS = ("dice", "iou")
 """What a threshold may be best at. Both are best at the same place; the plateau differs."""
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    "prevalence-matched": ("prevalence", "from"),
+    "conformal": ("bound", "level", "area", "patients"),
+}
+"""Facts that a threshold of a source must state."""
+
+MAY_SAY: dict[str, tuple[str, ...]] = {"per-image otsu": ("constant",), "conformal": ("confidence", "within")}
+"""Facts that it may state besides."""
+
+_WORDS = {"bound": ("marginal", "confident"), "within": ("pooled", "worst"), "from": ("given", "validation masks")}
+_WHOLE = {"patients": 1, "constant": 0}  # fact -> its smallest number; every other fact is a share
+
+
+def _check_facts(source: str, facts: Mapping[str, Any]) -> None:
+    needed = NEEDED.get(source, ())
+    known = needed + MAY_SAY.get(source, ())
+    for name, fact in facts.items():
+        if name not in known:
+            raise ValueError(closest(f"fact of a threshold from {source!r}", name, known))
+        if name in _WORDS:
+            if fact not in _WORDS[name]:
+                raise ValueError(closest(f"threshold fact {name}", str(fact), _WORDS[name]))
+        elif name in _WHOLE:
+            if isinstance(fact, bool) or not isinstance(fact, int) or fact < _WHOLE[name]:
+                raise ValueError(f"threshold fact {name} must be a whole number from {_WHOLE[name]} up, got {fact!r}")
+        elif isinstance(fact, bool) or not isinstance(fact, int | float) or not 0.0 <= fact <= 1.0:
+            raise ValueError(f"threshold fact {name} must be a share in [0, 1], got {fact!r}")
+    if missing := [name for name in needed if name not in facts]:
+        raise ValueError(f"a threshold from {source!r} must state {', '.join(missing)} in its facts; got {dict(facts)}")
+
+
+def _check_values(source: str, value: float, values: Mapping[str, float]) -> None:
+    if source not in ("per-image otsu", "test oracle"):
+        raise ValueError(f"only 'per-image otsu' and 'test oracle' have a threshold per sample, got values from {source!r}")
+    if not values or "" in values:
+        raise ValueError("values must hold at least one sample, each with a name; leave values=None for one threshold for all")
+    for sample, one in values.items():
+        if not 0.0 <= one <= 1.0:
+            raise ValueError(f"a threshold must lie in [0, 1], got {one!r} for sample {sample!r}")
+    every = list(values.values())
+    if not median_low(every) <= value <= median_high(every):
+        raise ValueError(f"the value of a threshold per sample is their median, {median_low(every)!r}; got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -28,19 +72,27 @@ class Threshold:
     """A threshold on scores in [0, 1]: a pixel is positive iff score >= value.
 
     Args:
-        value: in [0, 1].
+        value: in [0, 1]. With `values` their median (the lower of two, which is an edge too).
         source: one of `SOURCES`.
         direction: always ">="; written to files so that nobody has to guess.
-        masks: how many masks it was chosen on; needed by the source "validation masks" for its badge, else None.
+        masks: how many masks it was chosen on; needed by the source "validation masks" for its badge, and by
+            "prevalence-matched" where the prevalence is that of masks; else None.
+        values: sample -> its own threshold, where each has one ("per-image otsu", or a "test oracle" per image); else None.
+        facts: what else a reader of the source needs to know, plain values; see `NEEDED` and `MAY_SAY`. "prevalence-matched":
+            prevalence, from ("given" or "validation masks"). "conformal": bound, level, area, patients, confidence, within.
+            "per-image otsu": constant (samples of one score only, which got 0.5).
 
     Raises:
-        ValueError: a value outside [0, 1], an unknown source or another direction.
+        ValueError: a value outside [0, 1] or not the median of `values`, an unknown source, another direction, facts that are
+            missing, unknown or out of range, values for a source that has one threshold for all.
     """
 
     value: float
     source: str
     direction: str = ">="
     masks: int | None = None
+    values: Mapping[str, float] | None = field(default=None, hash=False)
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.value <= 1.0:
@@ -49,49 +101,94 @@ class Threshold:
             raise ValueError(closest("threshold source", self.source, SOURCES))
         if self.direction != ">=":
             raise ValueError(f"a threshold's direction is '>=' (positive iff score >= value), got {self.direction!r}")
+        _check_facts(self.source, self.facts)
+        object.__setattr__(self, "facts", dict(self.facts))
+        if self.values is not None:
+            _check_values(self.source, self.value, self.values)
+            object.__setattr__(self, "values", dict(self.values))
+        elif self.source == "per-image otsu":
+            raise ValueError("a threshold from 'per-image otsu' has one value per sample: Threshold.per_sample(values, source)")
+
+    @classmethod
+    def per_sample(cls, values: Mapping[str, float], source: str, **facts: Any) -> Threshold:
+        """One threshold per sample (name -> value); its `value` is their lower median."""
+        if not values:
+            raise ValueError("a threshold per sample needs at least one sample, got none")
+        return cls(median_low(values.values()), source, values=values, facts=facts)
+
+    def at(self, sample: str | None = None) -> float:
+        """The threshold of `sample`: its own where each has one, else the one for all; without a name always `value`.
+
+        Raises:
+            ValueError: there is a threshold per sample and none for this one.
+        """
+        if self.values is None or sample is None:
+            return self.value
+        if sample not in self.values:
+            raise ValueError(closest("sample of the threshold", sample, self.values))
+        return self.values[sample]
+
+    def on_edges(self, bins: int) -> Threshold:
+        """The same threshold on the nearest edges of `bins` bins, where counts can tell it exactly."""
+
+        def edge(value: float) -> float:
+            return float(edges(bins)[round(value * bins)])
+
+        values = None if self.values is None else {sample: edge(v) for sample, v in self.values.items()}
+        value = edge(self.value) if values is None else median_low(values.values())
+        return replace(self, value=value, values=values)
 
     @property
     def badge(self) -> str:
         """The `threshold` badge of a number made with it.
 
         Raises:
-            ValueError: the source is "validation masks" and their number is unknown.
+            ValueError: the threshold comes from validation masks and their number is unknown.
         """
+        if "validation masks" in (self.source, self.facts.get("from")) and not self.masks:
+            raise ValueError("a threshold from validation masks must say how many there were: Threshold(..., masks=6)")
         if self.source == "validation masks":
-            if not self.masks:
-                raise ValueError("a threshold from validation masks must say how many there were: Threshold(..., masks=6)")
             return f"validation masks ({self.masks})"
-        return "label-free (otsu)" if self.source == "otsu" else self.source
+        if self.source == "prevalence-matched":
+            return f"prevalence-matched ({'given' if self.facts['from'] == 'given' else f'{self.masks} masks'})"
+        if self.source == "conformal":
+            return f"conformal ({self.facts['patients']} negative patients)"
+        return f"label-free ({self.source})" if self.source.endswith("otsu") else self.source
 
-    def apply(self, score: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Bool mask of `score`, the same pixels that counts call positive.
+    def apply(self, score: NDArray[np.float32], sample: str | None = None) -> NDArray[np.bool_]:
+        """Bool mask of `score`, the same pixels that counts call positive; `sample` as in `at`.
 
         A plain ``score >= 0.35`` rounds 0.35 to float32 first and so flags scores just below it.
         """
-        smallest = np.float32(self.value)
-        if float(smallest) < self.value:
+        value = self.at(sample)
+        smallest = np.float32(value)
+        if float(smallest) < value:
             smallest = np.nextafter(smallest, np.float32(2))
         return np.asarray(score, np.float32) >= smallest
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a JSON file."""
-        facts: dict[str, Any] = {"value": self.value, "source": self.source, "direction": self.direction}
-        return facts if self.masks is None else {**facts, "masks": self.masks}
+        """Plain values for a JSON file; what is not there (masks, values, facts) is left out."""
+        plain: dict[str, Any] = {"value": self.value, "source": self.source, "direction": self.direction}
+        if self.masks is not None:
+            plain["masks"] = self.masks
+        if self.values is not None:
+            plain["values"] = dict(self.values)
+        return {**plain, "facts": dict(self.facts)} if self.facts else plain
 
     @classmethod
-    def from_dict(cls, facts: Mapping[str, Any]) -> Threshold:
+    def from_dict(cls, plain: Mapping[str, Any]) -> Threshold:
         """What `to_dict` wrote.
 
         Raises:
             ValueError: a key is missing or unknown.
         """
-        known = ("value", "source", "direction", "masks")
-        for key in facts:
+        known = ("value", "source", "direction", "masks", "values", "facts")
+        for key in plain:
             if key not in known:
                 raise ValueError(closest("threshold key", key, known))
-        if missing := [key for key in known[:3] if key not in facts]:
-            raise ValueError(f"a threshold needs {', '.join(missing)}; got {dict(facts)}")
-        return cls(**facts)
+        if missing := [key for key in known[:3] if key not in plain]:
+            raise ValueError(f"a threshold needs {', '.join(missing)}; got {dict(plain)}")
+        return cls(**plain)
 
 
 class Plateau(NamedTuple):
@@ -160,40 +257,3 @@ def plateau(counts: PixelCounts, metric: str = "dice", share: float = 0.95) -> P
     high = int(worse[worse > at].min(initial=values.size)) - 1
     grid = edges(counts.bins)
     return Plateau(float(grid[low]), float(grid[high]), float(grid[high] - grid[low]))
-
-
-def otsu(histogram: Counts, bins: int = 1000) -> Threshold:
-    """The edge that parts all scores into two groups with the largest variance between them (Otsu, 1979). Sees no mask.
-
-    Scores that all fall in one bin have no two groups; the answer is then 0.5 and its source says "fixed".
-
-    Args:
-        histogram: int64 (bins + 1,) from `score_histogram` (add several up) or `PixelCounts.histogram`.
-        bins: bins below 1; the last entry of `histogram` is the scores that are exactly 1.
-
-    Raises:
-        ValueError: no such histogram, or one without pixels.
-    """
-    counts = np.asarray(histogram)
-    if counts.shape != (bins + 1,) or not np.issubdtype(counts.dtype, np.integer):
-        raise ValueError(
-            f"otsu needs integer counts ({bins + 1},) from score_histogram(bins={bins}), got {counts.dtype} {counts.shape}"
-        )
-    if counts.min() < 0 or not counts.any():
-        raise ValueError(
-            f"otsu needs at least one pixel and no negative count, got a sum of {counts.sum()}, minimum {counts.min()}"
-        )
-    if np.count_nonzero(counts) == 1:
-        return Threshold(0.5, "fixed")
-    grid = edges(bins)
-    centers = np.append((grid[:-1] + grid[1:]) / 2, 1.0)
-    below = np.cumsum(counts)[:-1].astype(np.float64)  # pixels below edge 1, 2, ...
-    total, moment = float(counts.sum()), np.cumsum(counts * centers)
-    above = total - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = moment[:-1] / below - (moment[-1] - moment[:-1]) / above
-    between = np.where((below > 0) & (above > 0), below * above * gap**2, 0.0)
-    same = np.isclose(between, between.max(), rtol=1e-12, atol=0.0)  # empty bins between the groups: equal but for rounding
-    at = middle_of_best(np.where(same, 1.0, 0.0))
-    assert at is not None
-    return Threshold(float(grid[at + 1]), "otsu")
