@@ -8,6 +8,7 @@ each says how many it had.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -36,8 +37,18 @@ class Interval(NamedTuple):
         """Upper end."""
         return self.bounds[1]
 
+    @property
+    def ends(self) -> list[float | None]:
+        """[low, high] as plain values for a JSON file."""
+        return [plain(self.low), plain(self.high)]
+
 
 NONE = (float("nan"), float("nan"))
+
+
+def plain(value: float | None) -> float | None:
+    """None for a number that is not there, as JSON has no NaN."""
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def cluster_sums(table: ArrayLike, clusters: Sequence[str]) -> Floats:
