@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wsol.evaluation import PixelCounts, PixelCurve, count_pixels, score_histogram
+from wsol.evaluation import PixelCounts, PixelCurve, count_pixels, pixel_average_precision, score_histogram
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)
 laws = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -95,6 +95,45 @@ def test_a_case_done_by_hand():
 @given(maps(near_ties=False))
 def test_exact_ap_is_that_of_sorting(pair):
     assert curve_of(pair, exact=True).result().exact_ap == pytest.approx(sorted_ap(*pair), abs=1e-12)
+
+
+@laws
+@given(maps(near_ties=False))
+def test_exact_auc_counts_pairs_of_pixels(pair):
+    score, mask = pair
+    high, low = score[mask], score[~mask]
+    pairs = (high[:, None] > low).sum() + (high[:, None] == low).sum() / 2
+    expected = pairs / (high.size * low.size) if high.size and low.size else math.nan
+    assert curve_of((score, mask), exact=True).exact_auc() == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.2, 0.05])
+def test_exact_auc_agrees_with_scikit_learn(spread):
+    from sklearn.metrics import roc_auc_score
+
+    generator = np.random.default_rng(0)
+    mask = generator.random((300, 400)) < 0.3
+    score = (0.5 + spread * 0.4 * (generator.random(mask.shape) + 0.2 * mask)).astype(np.float32)
+    curve = curve_of((score, mask), exact=True)
+    theirs = roc_auc_score(mask.ravel(), score.ravel())
+    assert curve.exact_auc() == pytest.approx(theirs, abs=1e-5)
+    assert curve.counts.roc_auc == pytest.approx(theirs, abs=2e-3)
+    assert curve_of((score, mask)).exact_auc() is None
+    assert math.isnan(PixelCurve(exact=True).exact_auc())
+
+
+def test_average_precision_of_maps_of_any_size(make_scene):
+    pairs = [make_scene(0), make_scene(1, shape=(30, 20)), make_scene(2, levels=7)]
+    whole = curve_of(*pairs, exact=True).result()
+    maps, masks = [s for s, _ in pairs], [m for _, m in pairs]
+    assert pixel_average_precision(iter(maps), masks) == whole.exact_ap
+    assert pixel_average_precision(maps, iter(masks), exact=False) == whole.pxap
+    with pytest.raises(ValueError, match="the masks end before number 3"):
+        pixel_average_precision(maps, masks[:2])
+    with pytest.raises(ValueError, match="the maps end before number 2"):
+        pixel_average_precision(maps[:1], masks)
+    with pytest.raises(ValueError, match="no maps"):
+        pixel_average_precision([], [])
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.2, 0.05])
@@ -223,6 +262,17 @@ def test_monotone_rescaling_leaves_exact_ap(pair):
     assert curve_of((spread, mask), exact=True).result().exact_ap == pytest.approx(
         curve_of(pair, exact=True).result().exact_ap, abs=1e-12
     )
+
+
+@laws
+@given(maps(near_ties=False), st.integers(-30, 0), st.sampled_from([1, 2, 3]))
+def test_powers_and_factors_leave_exact_ap_and_auc(pair, exponent, power):
+    """Increasing functions that keep float32 scores apart which were 2^-13 apart."""
+    score, mask = pair
+    scaled = (score.astype(np.float64) ** power * 2.0**exponent).astype(np.float32)
+    before, after = curve_of(pair, exact=True), curve_of((scaled, mask), exact=True)
+    assert after.exact_ap() == pytest.approx(before.exact_ap(), abs=1e-12)
+    assert after.exact_auc() == pytest.approx(before.exact_auc(), abs=1e-12, nan_ok=True)
 
 
 def test_ignored_pixels_count_neither_way(make_scene):

@@ -13,6 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsol.evaluation.outcomes import Confusion, Curve
+
+__all__ = [
+    "Confusion",
+    "Counts",
+    "Curve",
+    "Floats",
+    "PixelCounts",
+    "at_least",
+    "average_precision",
+    "edges",
+    "quotient",
+    "roc_auc",
+]
+
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
@@ -57,58 +72,22 @@ def average_precision(positives: Counts | Floats, negatives: Counts | Floats) ->
     return np.where(tp[..., -1] > 0, np.where(found != 0, terms, 0.0).sum(axis=-1), np.nan)
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """Pixels at one threshold, and the fractions that follow; NaN where one is 0/0, all but the area NaN without positives."""
+def roc_auc(positives: Counts | Floats, negatives: Counts | Floats) -> Floats:
+    """Area under the ROC curve: the share of (positive, negative) pairs of pixels in the right order, pairs in one bin half.
 
-    threshold: float
-    tp: int
-    fp: int
-    fn: int
-    tn: int
+    That is Mann and Whitney's U over the number of pairs (Hanley and McNeil, Radiology 1982), on binned scores.
 
-    def _fraction(self, numerator: int, denominator: int) -> float:
-        return numerator / denominator if denominator and self.tp + self.fn else float("nan")
+    Args:
+        positives: (..., bins) counts of positive pixels, ascending scores; leading axes are independent (bootstrap replicates).
+        negatives: the same for negative pixels.
 
-    @property
-    def dice(self) -> float:
-        """2 TP / (2 TP + FP + FN)."""
-        return self._fraction(2 * self.tp, 2 * self.tp + self.fp + self.fn)
-
-    @property
-    def iou(self) -> float:
-        """TP / (TP + FP + FN)."""
-        return self._fraction(self.tp, self.tp + self.fp + self.fn)
-
-    @property
-    def precision(self) -> float:
-        """TP / (TP + FP)."""
-        return self._fraction(self.tp, self.tp + self.fp)
-
-    @property
-    def recall(self) -> float:
-        """TP / (TP + FN)."""
-        return self._fraction(self.tp, self.tp + self.fn)
-
-    @property
-    def area(self) -> float:
-        """Share of all pixels that are flagged, (TP + FP) / all; NaN without any pixel."""
-        pixels = self.tp + self.fp + self.fn + self.tn
-        return (self.tp + self.fp) / pixels if pixels else float("nan")
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """Fractions at every threshold, ascending: float64 (bins + 1,) each.
-
-    Precision is NaN where no score reaches the threshold; without positives everything but the threshold is NaN.
+    Returns:
+        (...) fractions in [0, 1]; NaN where there are no positives or no negatives.
     """
-
-    threshold: Floats
-    precision: Floats
-    recall: Floats
-    dice: Floats
-    iou: Floats
+    below = np.cumsum(negatives, axis=-1, dtype=np.float64)
+    won = quotient(below - np.asarray(negatives) / 2, below[..., -1:])  # of one positive in this bin
+    hits = np.asarray(positives, np.float64)
+    return quotient((hits * won).sum(axis=-1), hits.sum(axis=-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,15 +170,24 @@ class PixelCounts:
         """Average precision over the bins' edges (Choe et al., CVPR 2020), a fraction; NaN without positives."""
         return float(average_precision(self.positives, self.negatives))
 
+    @property
+    def normalized_ap(self) -> float:
+        """PxAP on a scale where a random map has 0 and a perfect one 1: (PxAP - prevalence) / (1 - prevalence).
+
+        Below 0 for a map worse than random. NaN without positives, or without negatives.
+        """
+        chance = self.prevalence
+        return (self.pxap - chance) / (1 - chance) if chance < 1 else float("nan")
+
+    @property
+    def roc_auc(self) -> float:
+        """Area under the ROC curve of the pixels, see `roc_auc`; NaN without positives or without negatives."""
+        return float(roc_auc(self.positives, self.negatives))
+
     def curve(self) -> Curve:
-        """Precision, recall, Dice and IoU at every edge."""
+        """Pixels and fractions at every edge."""
         tp, fp = at_least(self.positives), at_least(self.negatives)
-        total = self.positives.sum()
-        if total == 0:
-            none = np.full(self.bins + 1, np.nan)
-            return Curve(edges(self.bins), none, none, none, none)
-        union = fp + total
-        return Curve(edges(self.bins), quotient(tp, tp + fp), tp / total, 2 * tp / (tp + union), tp / union)
+        return Curve.of(edges(self.bins), tp, fp, int(tp[0]) - tp, int(fp[0]) - fp)
 
     def edge_index(self, threshold: float) -> int:
         """Index of the bin whose lower edge is `threshold`.

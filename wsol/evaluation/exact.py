@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsol.evaluation.counts import Floats
+from wsol.evaluation.counts import Floats, roc_auc
 
 _TABLE = 64
 _HARMONIC = np.append(0.0, np.cumsum(1.0 / np.arange(1, _TABLE)))
@@ -85,3 +85,11 @@ class FloatBits:
 
         used = np.flatnonzero(self.seen)[::-1]
         return grouped_average_precision(self.table[1, used], self.table[0, used], self.seen[used] == kernels.MIXED)
+
+    def auc(self) -> float:
+        """Area under the ROC curve of everything added, pairs of equal scores half; NaN without positives or negatives.
+
+        In a bin of near ties the order of a pair is taken as random, which is one half too.
+        """
+        used = np.flatnonzero(self.seen)
+        return float(roc_auc(self.table[1, used], self.table[0, used])) if used.size else float("nan")

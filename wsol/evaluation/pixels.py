@@ -6,7 +6,9 @@ that of sorting all scores to within 1e-5, or 0.001 percent points (`exact.py` s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -150,6 +152,10 @@ class PixelCurve:
         """Average precision of the float-bit histogram; None if the curve is not exact, NaN without positives."""
         return None if self._bits is None else self._bits.average_precision()
 
+    def exact_auc(self) -> float | None:
+        """Area under the ROC curve of the float-bit histogram; None if not exact, NaN without both kinds of pixels."""
+        return None if self._bits is None else self._bits.auc()
+
     def result(self) -> PixelResult:
         """All metrics of what was added so far."""
         from wsol.evaluation.thresholds import middle_of_best
@@ -164,3 +170,30 @@ class PixelCurve:
             threshold_at_best_dice=float("nan") if best is None else float(curve.threshold[best]),
             curve=curve,
         )
+
+
+def pixel_average_precision(
+    maps: Iterable[NDArray[np.float32]], masks: Iterable[NDArray[np.bool_]], *, exact: bool = True
+) -> float:
+    """Average precision of all pixels of all maps together, one map in memory at a time.
+
+    Args:
+        maps: float32 (H, W) each, in [0, 1]; sizes may differ.
+        masks: bool (H, W) each, one per map.
+        exact: as if all scores were sorted; False is the field's PxAP over 1000 thresholds.
+
+    Returns:
+        A fraction; NaN without positives.
+
+    Raises:
+        ValueError: no maps, not one mask per map, or a map that `PixelCurve.add` refuses.
+    """
+    curve = PixelCurve(exact=exact)
+    for number, (score, mask) in enumerate(zip_longest(maps, masks), 1):
+        if score is None or mask is None:
+            raise ValueError(f"need one mask per map, but the {'maps' if score is None else 'masks'} end before number {number}")
+        curve.add(score, mask)
+    if not curve.counts.pixels:
+        raise ValueError("no maps: need at least one")
+    found = curve.exact_ap()
+    return curve.counts.pxap if found is None else found
