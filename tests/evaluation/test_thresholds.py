@@ -15,9 +15,7 @@ from wsol.evaluation import (
     Threshold,
     best_threshold,
     count_pixels,
-    otsu,
     plateau,
-    score_histogram,
 )
 from wsol.evaluation.counts import edges
 from wsol.evaluation.protocol import ALLOWED
@@ -219,35 +217,3 @@ def test_plateau_of_a_known_curve():
     assert plateau(count_pixels(*two_levels(0.25, 0.75)), share=1.0).width == pytest.approx(0.499)
     with pytest.raises(ValueError, match="share"):
         plateau(PixelCounts.empty(), share=0.0)
-
-
-def test_otsu_agrees_with_scikit_image():
-    from skimage.filters import threshold_otsu
-
-    generator = np.random.default_rng(0)
-    score = np.clip(np.concatenate([generator.normal(0.3, 0.1, 30_000), generator.normal(0.7, 0.08, 10_000)]), 0, 0.999)
-    score = score.astype(np.float32)[None]
-    histogram = score_histogram(score)
-    centers = edges(1000)[:-1] + 0.0005
-    theirs = threshold_otsu(hist=(histogram[:-1], centers))  # the center of the last bin of the lower group
-    assert otsu(histogram).value == pytest.approx(theirs + 0.0005, abs=1e-9)
-
-
-def test_otsu_parts_two_levels_in_their_middle_and_sees_no_mask():
-    score, mask = two_levels(0.2, 0.6)
-    chosen = otsu(score_histogram(score))
-    assert chosen.value == pytest.approx(0.4, abs=0.002)
-    assert chosen.source == "otsu"
-    assert otsu(count_pixels(score, mask).histogram) == otsu(count_pixels(score, ~mask).histogram) == chosen
-
-
-def test_otsu_of_one_level_is_a_fixed_threshold_and_says_so():
-    for value in (0.0, 0.3, 1.0):
-        assert otsu(score_histogram(np.full((2, 2), value, np.float32))) == Threshold(0.5, "fixed")
-
-
-def test_otsu_refuses_other_histograms():
-    with pytest.raises(ValueError, match=r"integer counts \(1001,\) from score_histogram.*\(1000,\)"):
-        otsu(np.ones(1000, np.int64))
-    with pytest.raises(ValueError, match="at least one pixel"):
-        otsu(np.zeros(1001, np.int64))

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from wsol.evaluation.counts import Counts, edges
+from wsol.evaluation.counts import Counts, at_least, edges
 from wsol.evaluation.thresholds import Threshold, middle_of_best
+
+
+def _checked(histogram: Counts, bins: int, who: str) -> Counts:
+    counts = np.asarray(histogram)
+    if counts.shape != (bins + 1,) or not np.issubdtype(counts.dtype, np.integer):
+        raise ValueError(
+            f"{who} needs integer counts ({bins + 1},) from score_histogram(bins={bins}), got {counts.dtype} {counts.shape}"
+        )
+    if counts.min() < 0 or not counts.any():
+        raise ValueError(
+            f"{who} needs at least one pixel and no negative count, got a sum of {counts.sum()}, minimum {counts.min()}"
+        )
+    return counts
 
 
 def otsu(histogram: Counts, bins: int = 1000) -> Threshold:
@@ -20,15 +35,7 @@ def otsu(histogram: Counts, bins: int = 1000) -> Threshold:
     Raises:
         ValueError: no such histogram, or one without pixels.
     """
-    counts = np.asarray(histogram)
-    if counts.shape != (bins + 1,) or not np.issubdtype(counts.dtype, np.integer):
-        raise ValueError(
-            f"otsu needs integer counts ({bins + 1},) from score_histogram(bins={bins}), got {counts.dtype} {counts.shape}"
-        )
-    if counts.min() < 0 or not counts.any():
-        raise ValueError(
-            f"otsu needs at least one pixel and no negative count, got a sum of {counts.sum()}, minimum {counts.min()}"
-        )
+    counts = _checked(histogram, bins, "otsu")
     if np.count_nonzero(counts) == 1:
         return Threshold(0.5, "fixed")
     grid = edges(bins)
@@ -43,3 +50,58 @@ def otsu(histogram: Counts, bins: int = 1000) -> Threshold:
     at = middle_of_best(np.where(same, 1.0, 0.0))
     assert at is not None
     return Threshold(float(grid[at + 1]), "otsu")
+
+
+def per_image_otsu(histograms: Mapping[str, Counts], bins: int = 1000) -> Threshold:
+    """Otsu's threshold of each sample from its own scores alone: what remains to be done with a single image.
+
+    An image without anything to find is parted in two all the same, so its flagged area is never small; a threshold for all
+    images can say "nothing here". A sample of one score only gets 0.5; the fact "constant" counts such samples.
+
+    Args:
+        histograms: sample -> int64 (bins + 1,), its own `score_histogram`.
+        bins: as in `otsu`.
+
+    Returns:
+        One value per sample; `value` is their lower median.
+
+    Raises:
+        ValueError: no samples, or a histogram that `otsu` refuses; the message names the sample.
+    """
+    if not histograms:
+        raise ValueError("per-image otsu needs at least one sample, got none")
+    found = {sample: otsu(_checked(h, bins, f"otsu of sample {sample!r}"), bins) for sample, h in histograms.items()}
+    constant = sum(threshold.source == "fixed" for threshold in found.values())
+    return Threshold.per_sample({sample: t.value for sample, t in found.items()}, "per-image otsu", constant=constant)
+
+
+def prevalence_matched(histogram: Counts, prevalence: float, *, masks: int | None = None, bins: int = 1000) -> Threshold:
+    """The edge that flags as large a share of all pixels as is expected to be foreground (quantile of the pooled scores).
+
+    Of all edges those whose flagged share is nearest to `prevalence`; of two shares equally near the smaller one; of edges that
+    flag the same pixels the middle one (as `middle_of_best`). The fact "flagged" is the share that is flagged really: scores
+    with large ties, as of a constant map, may be far from any share.
+
+    Args:
+        histogram: int64 (bins + 1,) from `score_histogram`, pooled over samples.
+        prevalence: expected share of foreground, in [0, 1].
+        masks: how many validation masks the prevalence was counted on; None: it was given, no mask was opened.
+        bins: as in `otsu`.
+
+    Raises:
+        ValueError: no such histogram, or a prevalence that is NaN or outside [0, 1].
+    """
+    counts = _checked(histogram, bins, "a prevalence-matched threshold")
+    if not 0.0 <= prevalence <= 1.0:
+        raise ValueError(f"a prevalence is a share in [0, 1], got {prevalence!r}")
+    share = at_least(counts) / counts.sum()  # falls with the edge
+    away = np.abs(share - prevalence)
+    near = np.isclose(away, away.min(), rtol=0.0, atol=1e-12)
+    at = middle_of_best(np.where(near & (share == share[near].min()), 1.0, 0.0))
+    assert at is not None
+    facts = {
+        "prevalence": float(prevalence),
+        "from": "given" if masks is None else "validation masks",
+        "flagged": float(share[at]),
+    }
+    return Threshold(float(edges(bins)[at]), "prevalence-matched", masks=masks, facts=facts)

@@ -29,7 +29,11 @@ NEEDED: dict[str, tuple[str, ...]] = {
 }
 """Facts that a threshold of a source must state."""
 
-MAY_SAY: dict[str, tuple[str, ...]] = {"per-image otsu": ("constant",), "conformal": ("confidence", "within")}
+MAY_SAY: dict[str, tuple[str, ...]] = {
+    "per-image otsu": ("constant",),
+    "prevalence-matched": ("flagged",),
+    "conformal": ("confidence", "within"),
+}
 """Facts that it may state besides."""
 
 _WORDS = {"bound": ("marginal", "confident"), "within": ("pooled", "worst"), "from": ("given", "validation masks")}
@@ -79,8 +83,8 @@ class Threshold:
             "prevalence-matched" where the prevalence is that of masks; else None.
         values: sample -> its own threshold, where each has one ("per-image otsu", or a "test oracle" per image); else None.
         facts: what else a reader of the source needs to know, plain values; see `NEEDED` and `MAY_SAY`. "prevalence-matched":
-            prevalence, from ("given" or "validation masks"). "conformal": bound, level, area, patients, confidence, within.
-            "per-image otsu": constant (samples of one score only, which got 0.5).
+            prevalence, from ("given" or "validation masks"), flagged. "conformal": bound, level, area, patients, confidence,
+            within. "per-image otsu": constant (samples of one score only, which got 0.5).
 
     Raises:
         ValueError: a value outside [0, 1] or not the median of `values`, an unknown source, another direction, facts that are
