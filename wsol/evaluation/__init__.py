@@ -26,6 +26,8 @@ _WHERE = {
     "otsu": "labelfree",
     "per_image_otsu": "labelfree",
     "prevalence_matched": "labelfree",
+    "conformal_threshold": "conformal",
+    "patients_needed": "conformal",
     "plateau": "thresholds",
     "accuracy": "classification",
     "auc": "classification",
