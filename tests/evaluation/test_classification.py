@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsol.evaluation import accuracy, auc, balanced_accuracy, confusion
+from wsol.evaluation import accuracy, auc, balanced_accuracy, confusion, macro_auc
 
 
 def test_a_case_done_by_hand():
@@ -50,3 +50,26 @@ def test_what_does_not_fit_is_refused():
         auc([0.1, np.nan], np.array([True, False]))
     with pytest.raises(ValueError, match="positive must be bool"):
         auc([0.1, 0.2], np.array([1, 0]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 5))
+def test_macro_auc_is_that_of_scikit_learn(seed, classes):
+    from sklearn.metrics import roc_auc_score
+
+    generator = np.random.default_rng(seed)
+    labels = np.append(np.arange(classes), generator.integers(0, classes, 15))
+    scores = np.round(generator.dirichlet(np.ones(classes), labels.size), 2) + 0.01
+    scores /= scores.sum(axis=1, keepdims=True)
+    expected = roc_auc_score(labels, scores if classes > 2 else scores[:, 1], multi_class="ovr")
+    assert macro_auc(scores, labels) == pytest.approx(expected)
+
+
+def test_classes_that_do_not_occur_have_no_part_in_the_macro_auc():
+    scores = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.5, 0.3, 0.2]])
+    assert macro_auc(scores, [0, 1, 1]) == pytest.approx((1.0 + 1.0) / 2)
+    assert math.isnan(macro_auc(scores, [1, 1, 1]))
+    with pytest.raises(ValueError, match=r"labels must lie in 0 ... 2, got 0 ... 3"):
+        macro_auc(scores, [0, 1, 3])
+    with pytest.raises(ValueError, match=r"scores \(n, k\)"):
+        macro_auc(scores[:, 0], [0, 1, 1])

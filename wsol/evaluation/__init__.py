@@ -37,6 +37,18 @@ _WHERE = {
     "bootstrap": "intervals",
     "bootstrap_accuracy": "intervals",
     "percentile_interval": "intervals",
+    "Reliability": "calibration",
+    "binary_brier": "calibration",
+    "brier": "calibration",
+    "expected_calibration_error": "calibration",
+    "fit_temperature": "calibration",
+    "negative_log_likelihood": "calibration",
+    "reliability": "calibration",
+    "softmax": "calibration",
+    "macro_auc": "classification",
+    "Units": "levels",
+    "aggregate": "levels",
+    "classify_at_levels": "levels",
     "Difference": "paired",
     "compare": "paired",
     "paired_difference": "paired",
@@ -92,6 +104,9 @@ METRICS = {
     "accuracy": "classification:accuracy",
     "balanced-accuracy": "classification:balanced_accuracy",
     "auc": "classification:auc",
+    "auc-macro": "classification:macro_auc",
+    "brier": "calibration:brier",
+    "ece": "calibration:expected_calibration_error",
 }
 """What can be measured: name -> the object that measures it."""
 

@@ -1,4 +1,4 @@
-"""Class decisions against labels: accuracy, balanced accuracy, confusion, AUC.
+"""Class decisions against labels: accuracy, balanced accuracy, confusion, AUC of two classes or of many.
 
 Labels are class indices, int (n,), and come first, as in scikit-learn.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from wsol.evaluation.metrics import source
 
 
 def _pair(labels: ArrayLike, predicted: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -78,3 +80,26 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> float:
     _, group, size = np.unique(values, return_inverse=True, return_counts=True)
     rank = (np.cumsum(size) - (size - 1) / 2)[group]  # ranks from 1; tied scores share the mean of theirs
     return float((rank[truth].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+@source("Hand and Till, A simple generalisation of the area under the ROC curve, Machine Learning 2001 (one against the rest)")
+def macro_auc(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Mean over classes of the AUC of that class against all others, each class counting once.
+
+    Args:
+        probabilities: (n, k) any finite scores per class.
+        labels: (n,) class indices.
+
+    Returns:
+        In [0, 1]. Classes that no sample, or every sample, belongs to have no AUC and are left out; NaN if all are.
+
+    Raises:
+        ValueError: not (n, k) finite numbers with (n,) class indices below k.
+    """
+    rows, truth = np.asarray(probabilities, np.float64), np.asarray(labels)
+    if rows.ndim != 2 or truth.shape != rows.shape[:1] or not np.issubdtype(truth.dtype, np.integer) or not truth.size:
+        raise ValueError(f"need scores (n, k) and class indices (n,), n > 0; got {rows.shape} and {truth.dtype} {truth.shape}")
+    if truth.min() < 0 or truth.max() >= rows.shape[1]:
+        raise ValueError(f"labels must lie in 0 ... {rows.shape[1] - 1}, got {truth.min()} ... {truth.max()}")
+    each = np.array([auc(rows[:, k], truth == k) for k in range(rows.shape[1])])
+    return float(np.nanmean(each)) if not np.isnan(each).all() else float("nan")
