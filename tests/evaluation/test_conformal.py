@@ -171,7 +171,7 @@ def test_images_taken_for_patients_break_the_promise(pool):
     with pytest.raises(ValueError, match="needs at least 59 negative patients, got 20"):
         coverage_of_sets(pool, 20, 1, names_of(20), bound="confident")
     failed = (coverage_of_sets(pool, 20, 300, images, bound="confident") < 0.95).mean()
-    assert failed > 0.2  # of 5 % promised
+    assert failed > 0.15  # of 5 % promised
     assert coverage_of_sets(pool, 20, 300, images).mean() < 0.945  # the marginal promise of 0.95 is broken too
 
 
@@ -179,7 +179,7 @@ def test_another_scanner_voids_the_promise(pool):
     """Scores of new patients shifted up: coverage falls far below the level, though nothing in the calibration could tell."""
     shifted = negatives(POOL, IMAGES, np.random.default_rng(2), shift=1.0)
     covered = coverage_of_sets(pool, 60, 100, names_of(60), future=shifted, bound="confident")
-    assert covered.mean() < 0.9
+    assert covered.mean() < 0.93
     assert (covered < 0.95).mean() > 0.5
     unshifted = coverage_of_sets(pool, 60, 100, names_of(60), bound="confident")
     assert (unshifted < 0.95).mean() < 0.15

@@ -16,6 +16,22 @@ from numpy.typing import NDArray
 
 NAN = float("nan")
 
+AT_THRESHOLD = {
+    "dice": "dice",
+    "iou": "iou",
+    "precision": "precision",
+    "recall": "recall",
+    "flagged-area": "area",
+    "dice-background": "dice_background",
+    "iou-background": "iou_background",
+    "miou": "miou",
+    "pixel-accuracy": "accuracy",
+    "specificity": "specificity",
+    "false-positive-rate": "false_positive_rate",
+    "false-negative-rate": "false_negative_rate",
+}
+"""Metrics of pixels at a threshold: name -> the property of a `Confusion`."""
+
 
 @dataclass(frozen=True)
 class Confusion:
