@@ -57,7 +57,9 @@ class Train(Section):
         0.05, ge=0, lt=0.57, description="standard deviation of the stain jitter in optical-density space"
     )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of a moving average of the weights; null: none")
-    bf16: bool = Field(True, description="bfloat16 autocast (half the time of float32 on recent CPUs and GPUs)")
+    bf16: bool | Literal["auto"] = Field(
+        "auto", description="bfloat16 autocast; auto: where the processor computes it in hardware (half the time of float32)"
+    )
     channels_last: bool = Field(True, description="NHWC memory layout, faster for convolutions on CPU")
     device: str = Field("auto", description="auto, cpu, or cuda[:n]")
 

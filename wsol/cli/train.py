@@ -48,7 +48,7 @@ def train(
     from wsol.data import read_manifest, require_two_classes
     from wsol.models import load_checkpoint, save_checkpoint
     from wsol.tracking import file_hash, provenance
-    from wsol.training import CHECKPOINTS, build_strategy, clear_state, fit
+    from wsol.training import CHECKPOINTS, bf16_pays, build_strategy, choose_device, clear_state, fit
 
     torch.set_num_threads(threads)
     model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
@@ -65,6 +65,7 @@ def train(
     batches, validate, steps = _streams(listing, rows, checked, how, tile, tiles, "label-free" in keep)
     strategy = build_strategy(model.strategy, label_smoothing=how.label_smoothing)
     out.mkdir(parents=True, exist_ok=True)
+    bf16 = bf16_pays(choose_device(how.device)) if how.bf16 == "auto" else how.bf16
     started = time.perf_counter()
 
     def save(name: str, trained: Localizer, epoch: int, metrics: dict[str, float]) -> None:
@@ -74,16 +75,18 @@ def train(
     history = fit(
         net, strategy, batches, steps=steps, validate=validate, keep={name: CHECKPOINTS[name] for name in keep}, save=save,
         epochs=how.epochs, lr=how.lr, head_lr_factor=how.head_lr_factor, weight_decay=how.weight_decay, warmup=how.warmup,
-        ema=how.ema, bf16=how.bf16, channels_last=how.channels_last, device=how.device, seed=seed,
+        ema=how.ema, bf16=bf16, channels_last=how.channels_last, device=how.device, seed=seed,
         state_path=out / ".state", history_path=out / "history.csv",
         fingerprint={"settings": settings, "fold": fold, "manifest": file_hash(manifest), "parent": str(parent)},
     )  # fmt: skip
     record = {
         "model": settings.get("name", ""),
-        "supervision": ("shuffled " if model.shuffle_labels else "") + f"{listing.kind.removesuffix('s')} label",  # no mask was opened
+        "supervision": ("shuffled " if model.shuffle_labels else "")
+        + f"{listing.kind.removesuffix('s')} label",  # no mask was opened
         "masks": 0,
         "settings": settings,
         "epochs": len(history),
+        "bf16": bf16,
         "seconds": time.perf_counter() - started,
         "net": net.describe(),
         "provenance": provenance(settings, inputs={"manifest": manifest}, seed=seed),

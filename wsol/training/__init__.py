@@ -13,6 +13,7 @@ from wsol._names import lazy
 if TYPE_CHECKING:
     from wsol.training.criteria import CHECKPOINTS as CHECKPOINTS
     from wsol.training.criteria import Criterion as Criterion
+    from wsol.training.device import bf16_pays as bf16_pays
     from wsol.training.device import choose_device as choose_device
     from wsol.training.loop import Fit as Fit
     from wsol.training.loop import fit as fit
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "Fit": "loop",
     "fit": "loop",
+    "bf16_pays": "device",
     "choose_device": "device",
     "CHECKPOINTS": "criteria",
     "Criterion": "criteria",

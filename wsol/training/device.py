@@ -26,3 +26,11 @@ def choose_device(name: str) -> torch.device:
             f"device {name!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices, numbered from 0"
         )
     return torch.device(name)
+
+
+def bf16_pays(device: torch.device) -> bool:
+    """Whether bfloat16 is computed in hardware there. Without (AVX2, older GPUs) it is emulated: right, and many times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
+    return any(bool(getattr(torch.cpu, name)()) for name in checks if hasattr(torch.cpu, name))
