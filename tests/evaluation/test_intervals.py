@@ -5,9 +5,10 @@ import time
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from wsol.evaluation import PixelCounts, bootstrap, bootstrap_accuracy, count_pixels, pixel_intervals, ratio
-from wsol.evaluation.intervals import cluster_sums, percentile_interval
+from wsol.evaluation.intervals import cluster_sums, percentile_interval, student_interval
 
 
 def rng(seed=0):
@@ -61,6 +62,63 @@ def test_clustered_intervals_cover_where_intervals_by_image_do_not():
     assert naive / trials < 0.7
 
 
+def test_t_interval_of_a_mean_is_that_of_student():
+    """One sample per cluster: standard error s / sqrt(n), n - 1 degrees of freedom, but for the noise of the draws."""
+    values = rng(4).normal(0.5, 0.1, 6)
+    table, names = np.column_stack([values, np.ones(6)]), list("abcdef")
+    found = bootstrap(table, names, ratio, generator=rng(), replicates=100_000, kind="t")
+    oracle = stats.ttest_1samp(values, 0).confidence_interval()
+    assert found.bounds == pytest.approx(tuple(oracle), abs=0.01 * (oracle.high - oracle.low))
+    ninety = bootstrap(table, names, ratio, generator=rng(), replicates=100_000, kind="t", level=0.9)
+    assert ninety.bounds == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval(0.9)), abs=0.005)
+    cut = bootstrap(table, names, ratio, generator=rng(), kind="t", within=(0.49, 0.51))
+    assert cut.bounds == (0.49, 0.51)
+    middle = bootstrap(table, names, ratio, generator=rng(), kind="t").bounds
+    assert np.mean(middle) == pytest.approx(values.mean())
+
+
+def test_t_interval_of_few_patients_covers_where_the_percentile_interval_does_not():
+    """Pooled Dice of six patients with one to three images; 95 percent asked."""
+
+    def draw(generator, patients):
+        names = np.repeat(np.arange(patients), generator.integers(1, 4, patients))
+        recall = np.clip(generator.normal(0.75, 0.15, patients), 0.05, 1)[names]
+        false = np.abs(generator.normal(0.15, 0.12, patients))[names]
+        every = np.exp(generator.normal(5, 0.8, names.size)).round()
+        return np.column_stack([(recall * every).round(), (1000 * false).round(), every]), names.astype(str)
+
+    def dice(sums):
+        return 2 * sums[:, 0] / sums.sum(axis=1)
+
+    truth = dice(draw(rng(99), 100_000)[0].sum(axis=0)[None])[0]
+    covered = {"percentile": 0, "t": 0}
+    for seed in range(200):
+        table, names = draw(rng(seed), 6)
+        for kind in covered:
+            found = bootstrap(table, names, dice, generator=rng(seed), replicates=300, kind=kind, within=(0, 1))
+            covered[kind] += found.low <= truth <= found.high
+    assert covered["percentile"] / 200 < 0.87
+    assert 0.89 <= covered["t"] / 200 <= 0.98
+
+
+def test_t_interval_where_there_is_none():
+    values = rng().random(100)
+    assert math.isnan(student_interval(values, 0.5, 1).low)
+    assert math.isnan(student_interval(values, math.nan, 5).low)
+    assert math.isnan(student_interval(np.full(100, np.nan), 0.5, 5).low)
+    assert student_interval(np.ones(100), 1.0, 5).bounds == (1.0, 1.0)
+
+
+def test_accuracy_interval_by_slide_and_by_kind():
+    labels, hit = [0] * 12, [0] * 9 + [1] * 3
+    slides = [str(i // 2) for i in range(12)]
+    found = bootstrap_accuracy(labels, hit, slides, generator=rng(), kind="t")
+    assert found.clusters == 6
+    assert found.high == 1.0  # cut
+    assert found.ends == [found.low, 1.0]
+    assert found.low < bootstrap_accuracy(labels, hit, slides, generator=rng()).low
+
+
 def test_one_patient_or_unknown_ones_have_no_interval():
     table = np.ones((3, 2))
     single = bootstrap(table, ["a", "a", "a"], ratio, generator=rng())
@@ -106,6 +164,8 @@ def test_bad_tables_are_refused():
         bootstrap(np.array([[1.0, 1], [np.nan, 1]]), ["a", "b"], ratio, generator=rng())
     with pytest.raises(ValueError, match=r"\(1,\) for \(2,\)"):
         bootstrap_accuracy([0, 1], [0], ["a", "b"], generator=rng())
+    with pytest.raises(ValueError, match="did you mean 'percentile'"):
+        bootstrap(np.ones((2, 2)), ["a", "b"], ratio, generator=rng(), kind="percentil")
     with pytest.raises(ValueError, match="level"):
         percentile_interval(np.ones(3), 3, level=95)
 

@@ -29,6 +29,7 @@ def test_the_positive_class_of_two_may_be_the_first():
     assert units.labels.tolist() == [0]
     assert units.probabilities == pytest.approx(np.array([[0.9, 0.1]]))
     assert aggregate(p, [0, 1], ["a", "a"], "max").labels.tolist() == [1]
+    assert aggregate(p, [0, 1], ["a", "b"], positive=0).labels.tolist() == [0, 1]
 
 
 def test_of_many_classes_a_unit_with_two_labels_is_left_out_and_named():

@@ -62,7 +62,8 @@ def test_pooled_difference_interval_and_p_equal_a_slow_loop():
             sums[side] = 2 * tp / (2 * tp + fp + fn)
         swapped.append(sums[0] - sums[1])
     assert found.mean == pytest.approx(gap(a, b), abs=1e-14)
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(replicates, [2.5, 97.5])), abs=1e-12)
+    half = stats.t.ppf(0.975, 4) * np.std(replicates) * np.sqrt(5 / 4)
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=1e-12)
     assert found.p == np.mean(np.abs(swapped) >= abs(found.mean) - 1e-12)
     assert found.clusters == 5
 
@@ -95,7 +96,7 @@ def test_scipy_agrees_on_the_mean_over_images():
     x, y = (np.array([c.pxap for c in counts]) for counts in (a, b))
     student = stats.ttest_rel(x, y)
     assert found.p == pytest.approx(student.pvalue, abs=0.02)
-    assert (found.low, found.high) == pytest.approx(tuple(student.confidence_interval()), abs=0.1 * (found.high - found.low))
+    assert (found.low, found.high) == pytest.approx(tuple(student.confidence_interval()), abs=0.03 * (found.high - found.low))
 
 
 def test_images_of_a_patient_swap_together():
@@ -114,14 +115,17 @@ def test_swapping_the_methods_turns_the_signs():
 
 @pytest.mark.parametrize(("metric", "scale"), [("dice", 1.0), ("pxap", 1.0), ("pxap", 4.0)])
 def test_p_values_of_equal_methods_are_not_too_small(metric, scale):
-    """Under the null at most a share alpha of p values is <= alpha (2.5 standard errors allowed), whatever the scale."""
+    """Under the null at most a share alpha of p values is <= alpha, and about 95 percent of intervals hold 0 (2.5 standard errors
+    allowed), with seven patients and whatever the scale."""
     at = None if metric == "pxap" else 0.5
-    p = []
+    found = []
     for seed in range(150):
         (a, b), names = drawn(rng(seed), 7, scale=scale)
-        p.append(paired_difference(a, b, names, metric, at, at, generator=rng(seed), replicates=20).p)
+        found.append(paired_difference(a, b, names, metric, at, at, generator=rng(seed), replicates=99))
+    p = np.array([one.p for one in found])
     for alpha in (0.05, 0.1, 0.2, 0.5):
-        assert np.mean(np.array(p) <= alpha) <= alpha + 2.5 * np.sqrt(alpha * (1 - alpha) / 150)
+        assert np.mean(p <= alpha) <= alpha + 2.5 * np.sqrt(alpha * (1 - alpha) / 150)
+    assert np.mean([one.low <= 0 <= one.high for one in found]) >= 0.95 - 2.5 * np.sqrt(0.95 * 0.05 / 150)
 
 
 def test_holm_holds_the_family_and_a_clear_effect_is_found():

@@ -45,6 +45,7 @@ _WHERE = {
     "bootstrap": "intervals",
     "bootstrap_accuracy": "intervals",
     "percentile_interval": "intervals",
+    "student_interval": "intervals",
     "Reliability": "calibration",
     "binary_brier": "calibration",
     "brier": "calibration",

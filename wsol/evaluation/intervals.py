@@ -2,8 +2,20 @@
 
 Images of one patient are not independent, so patients are drawn with replacement, whole. Every metric here is a function of
 *sums* over samples (pooled pixel counts, sum of hits and number of samples), so a replicate is one row of weights times the
-patients' sums: 1,000 replicates of 1,000 images are one matrix product. Percentile intervals of few patients are too narrow, so
-each says how many it had.
+patients' sums: 1,000 replicates of 1,000 images are one matrix product.
+
+Percentile intervals of few patients are too narrow, so each says how many it had, and `KINDS` has one that is wider. Measured
+over 400 draws of patients, how often 95 percent intervals held the truth:
+
+| patients                | 4    | 6    | 10   | 20   |
+|-------------------------|------|------|------|------|
+| pooled Dice, percentile | 0.77 | 0.80 | 0.88 | 0.91 |
+| pooled Dice, t          | 0.92 | 0.92 | 0.92 | 0.93 |
+| accuracy, percentile    | 0.77 | 0.82 | 0.86 | 0.89 |
+| accuracy, t             | 0.90 | 0.89 | 0.91 | 0.90 |
+
+BCa (0.76 to 0.90) was no better than the percentile interval, the studentized bootstrap worse than it on accuracies of four
+patients (0.61), so neither is here.
 """
 
 from __future__ import annotations
@@ -15,7 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wsol._names import closest
 from wsol.evaluation.counts import Floats
+
+KINDS = ("percentile", "t")
+"""The middle of the replicates, or the estimate and its standard error by Student's t: see `student_interval`."""
 
 MIN_DEFINED = 0.5
 """A replicate may be undefined (no positive pixel was drawn). With fewer defined ones than this share there is no interval."""
@@ -91,6 +107,35 @@ def percentile_interval(values: Floats, clusters: int, level: float = 0.95) -> I
     return Interval((float(low), float(high)), clusters)
 
 
+def student_interval(
+    values: Floats, estimate: float, clusters: int, level: float = 0.95, within: tuple[float, float] = (-math.inf, math.inf)
+) -> Interval:
+    """Estimate plus or minus t times its standard error, t that of clusters - 1 degrees of freedom: for few clusters.
+
+    The standard error is the standard deviation of the replicates, which is too small by sqrt((c - 1) / c), times the inverse
+    (Hesterberg, What teachers should know about the bootstrap, The American Statistician 2015). For a mean over clusters of one
+    sample each this is Student's interval, but for the draws. No help where all clusters agree, e.g. on an accuracy of 1: the
+    replicates do not differ and the interval is a point.
+
+    Args:
+        values: (r,) replicates, undefined ones left out.
+        estimate: the value of the clusters as they are.
+        clusters: their number c.
+        level: 0.95 for a 95 percent interval.
+        within: the ends are cut to this range, (0, 1) for a fraction.
+
+    Returns:
+        NaN ends with one cluster, too few defined replicates, or an undefined estimate.
+    """
+    from scipy.stats import t
+
+    if math.isnan(percentile_interval(values, clusters, level).low) or math.isnan(estimate):
+        return Interval(NONE, clusters)
+    error = float(np.nanstd(values)) * math.sqrt(clusters / (clusters - 1))
+    half = error * float(t.ppf(0.5 + level / 2, clusters - 1))
+    return Interval((max(within[0], estimate - half), min(within[1], estimate + half)), clusters)
+
+
 def bootstrap(
     table: ArrayLike,
     clusters: Sequence[str],
@@ -99,24 +144,30 @@ def bootstrap(
     generator: np.random.Generator,
     replicates: int = 1000,
     level: float = 0.95,
+    kind: str = "percentile",
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
     """Interval of ``statistic(sum of rows)`` over resampled clusters.
 
     Args:
         table: (n, d) numbers per sample that add up, e.g. pixel counts per bin, or (hit, 1).
-        clusters: (n,) the patient of each sample. An empty name means unknown: then nothing says which samples belong together,
-            and there is no interval (0 clusters) rather than one that is too narrow.
+        clusters: (n,) what is drawn whole: the patient of each sample, or its slide. An empty name means unknown: then nothing
+            says which samples belong together, and there is no interval (0 clusters) rather than one that is too narrow.
         statistic: sums (r, d) -> values (r,); `ratio` gives means.
         generator: makes the draws; same generator state, same interval.
         replicates: number of draws.
         level: 0.95 for a 95 percent interval.
+        kind: "percentile", or "t" for few clusters (see `student_interval`).
+        within: where the ends of a "t" interval are cut; a percentile never leaves the statistic's own range.
 
     Returns:
         ((low, high), clusters); ((nan, nan), 1) with a single cluster.
 
     Raises:
-        ValueError: not one cluster per row, or NaN in the table.
+        ValueError: not one cluster per row, NaN in the table, or an unknown kind.
     """
+    if kind not in KINDS:
+        raise ValueError(closest("kind of interval", kind, KINDS))
     names = [str(c) for c in clusters]
     if "" in names:
         return Interval(NONE, 0)
@@ -125,7 +176,11 @@ def bootstrap(
         cluster_sums(table, names)  # its checks hold here too
         return Interval(NONE, count)
     sums = resampled_sums(table, names, replicates=replicates, generator=generator)
-    return percentile_interval(np.asarray(statistic(sums)), count, level)
+    values = np.asarray(statistic(sums))
+    if kind == "percentile":
+        return percentile_interval(values, count, level)
+    estimate = float(statistic(cluster_sums(table, names).sum(axis=0, keepdims=True))[0])
+    return student_interval(values, estimate, count, level, within)
 
 
 def ratio(sums: Floats) -> NDArray[Any]:
@@ -135,9 +190,15 @@ def ratio(sums: Floats) -> NDArray[Any]:
 
 
 def bootstrap_accuracy(
-    labels: ArrayLike, predicted: ArrayLike, clusters: Sequence[str], *, generator: np.random.Generator, replicates: int = 1000
+    labels: ArrayLike,
+    predicted: ArrayLike,
+    clusters: Sequence[str],
+    *,
+    generator: np.random.Generator,
+    replicates: int = 1000,
+    kind: str = "percentile",
 ) -> Interval:
-    """95 percent interval of the accuracy over resampled patients.
+    """95 percent interval of the accuracy over resampled patients (or slides); `kind` as in `bootstrap`.
 
     Raises:
         ValueError: labels, predictions and clusters are not (n,) each.
@@ -146,4 +207,4 @@ def bootstrap_accuracy(
     if truth.shape != called.shape or truth.ndim != 1:
         raise ValueError(f"need one prediction per label, both (n,); got {called.shape} for {truth.shape}")
     table = np.column_stack([truth == called, np.ones(truth.shape)])
-    return bootstrap(table, clusters, ratio, generator=generator, replicates=replicates)
+    return bootstrap(table, clusters, ratio, generator=generator, replicates=replicates, kind=kind, within=(0.0, 1.0))
