@@ -50,6 +50,9 @@ def golden_part():
         "oracle": result["oracle"],
         "groups": groups,
         "negatives": {k: v for k, v in result["negatives"].items() if k != "interval"},
+        "macro": result["macro"],
+        "transfer": result["transfer"],
+        "activation": result["activation"],
         "curve": {k: v[::10] for k, v in result["curve"].items()},
         "samples": result["samples"],
     }
@@ -166,6 +169,53 @@ def test_intervals_hold_the_value_and_count_patients_not_images():
 def test_exact_average_precision_is_passed_on_per_group():
     groups = summary(exact={"all": 0.5, "tumor": float("nan")})["groups"]
     assert (groups["all"]["ap"], groups["tumor"]["ap"], groups["normal"]["ap"]) == (0.5, None, None)
+
+
+def test_a_threshold_per_sample_is_pooled_over_its_own_decisions():
+    pairs, who = cohort()
+    each = {name: t for name, t in zip(who["samples"], (0.3, 0.4, 0.5, 0.6, 0.7, 0.8), strict=True)}
+    result = summary(threshold=Threshold.per_sample(each, "per-image otsu"))
+    tp = fp = fn = 0
+    for name, (score, mask) in zip(who["samples"], pairs, strict=True):
+        flagged = Threshold(each[name], "fixed").apply(score)
+        tp, fp, fn = tp + (flagged & mask).sum(), fp + (flagged & ~mask).sum(), fn + (~flagged & mask).sum()
+        assert result["samples"][name]["activated_area"] == pytest.approx(flagged.mean())
+        assert result["samples"][name]["false_negative_area"] == pytest.approx((~flagged & mask).mean())
+    assert result["groups"]["all"]["dice"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    assert result["threshold"]["values"] == each
+
+
+def test_every_source_says_what_it_would_give_or_why_not():
+    sources = {"fixed": Threshold(0.5, "fixed"), "conformal": "needs 19 negative patients, 2 came"}
+    table = summary(candidates=sources)["thresholds"]
+    assert table["conformal"] == {"refused": "needs 19 negative patients, 2 came"}
+    assert table["fixed"]["dice"] == summary(threshold=sources["fixed"])["groups"]["all"]["dice"]
+    assert table["fixed"]["flagged_area"] == summary(threshold=sources["fixed"])["negatives"]["flagged_area"]
+    assert table["test oracle"]["gap"] == 0.0
+    assert table["fixed"]["gap"] == pytest.approx(table["test oracle"]["dice"] - table["fixed"]["dice"])
+
+
+def test_macro_means_count_each_unit_once():
+    pairs, _ = cohort()
+    macro = summary(slides=["a", "a", "b", "b", "c", "c"])["macro"]
+    per_image = [count_pixels(*p) for p in pairs[:4]]
+    assert macro["image"]["pxap"] == pytest.approx(np.mean([c.pxap for c in per_image]))
+    slides = [per_image[0] + per_image[1], per_image[2] + per_image[3]]
+    assert macro["slide"]["dice"] == pytest.approx(np.mean([c.at(0.6).dice for c in slides]))
+    assert macro["slide"]["units"] == 2  # slide c holds nothing to find
+    assert (macro["patient"]["units"], macro["image"]["units"]) == (3, 4)
+
+
+def test_what_the_threshold_loses_and_how_far_images_disagree():
+    pairs, _ = cohort()
+    result = summary()
+    group, transfer = result["groups"]["all"], result["transfer"]
+    assert transfer["gap"] == pytest.approx(group["oracle_dice"] - group["dice"])
+    low, high = transfer["plateau"]
+    assert low <= result["oracle"]["value"] <= high
+    best = [max((2 * ((s >= t) & m).sum() / ((s >= t).sum() + m.sum())) for t in np.unique(s)) for s, m in pairs[:4]]
+    assert transfer["oracle_spread"]["samples"] == 4
+    assert np.mean(best) == pytest.approx(np.mean([result["samples"][f"s{i}"]["oracle_dice"] for i in range(4)]), abs=2e-3)
 
 
 @pytest.mark.parametrize(

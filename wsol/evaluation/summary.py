@@ -1,142 +1,42 @@
-"""All numbers of one method from the counts of its samples: pooled and per class, with intervals by patient, as plain values.
+"""All numbers of one method from the counts of its samples, as plain values: what `scores.json` holds per method.
 
-The result is what `scores.json` holds per method (None for an undefined number), so that the command line only adds badges and
-files.
+None stands for an undefined number, so that the command line only adds badges and files.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from wsol.evaluation.activations import activation, summarize_activation
+from wsol.evaluation.carrying import by_source, carried
 from wsol.evaluation.classification import accuracy, balanced_accuracy
-from wsol.evaluation.counts import Floats, PixelCounts, average_precision
-from wsol.evaluation.intervals import Interval, bootstrap, bootstrap_accuracy, percentile_interval, ratio, resampled_sums
+from wsol.evaluation.counts import Floats, PixelCounts
+from wsol.evaluation.groups import Cohort, Extras, macro_means, rows_by_class
+from wsol.evaluation.intervals import bootstrap, bootstrap_accuracy, plain, ratio
+from wsol.evaluation.sensitivity import oracle_spread
 from wsol.evaluation.thresholds import Threshold, best_threshold
 
 CURVE_POINTS = 101
 """Thresholds 0, 0.01, ..., 1 of the stored curve."""
 
 
-def plain(value: float | None) -> float | None:
-    """None for a number that is not there, as JSON has no NaN."""
-    return None if value is None or math.isnan(value) else float(value)
-
-
-def _ends(interval: Interval) -> list[float | None]:
-    return [plain(interval.low), plain(interval.high)]
-
-
-def pixel_intervals(
-    counts: Sequence[PixelCounts],
-    patients: Sequence[str],
-    threshold: float,
-    *,
-    generator: np.random.Generator,
-    replicates: int = 1000,
-) -> dict[str, Interval]:
-    """Intervals of the pooled PxAP and of the pooled Dice at a fixed threshold, from one resampling of patients.
-
-    The threshold stays as it is in every replicate: the interval is that of new test patients, not of a new validation set.
-
-    Returns:
-        {"pxap": ..., "dice": ...}; see `bootstrap` for unknown and single patients.
-
-    Raises:
-        ValueError: no samples, bins that differ, or a threshold that is no edge.
-    """
-    total = PixelCounts.total(counts)
-    at = total.edge_index(threshold)
-    names = [str(p) for p in patients]
-    if len(names) != len(counts):
-        raise ValueError(f"need one patient per sample, got {len(names)} for {len(counts)}")
-    clusters = 0 if "" in names else len(set(names))
-    if clusters < 2:
-        none = percentile_interval(np.full(1, np.nan), clusters)
-        return {"pxap": none, "dice": none}
-    width = total.bins + 1
-    table = np.concatenate([np.stack([c.positives for c in counts]), np.stack([c.negatives for c in counts])], axis=1)
-    sums = resampled_sums(table, names, replicates=replicates, generator=generator)
-    positives, negatives = sums[:, :width], sums[:, width:]
-    tp, fp, every = positives[:, at:].sum(1), negatives[:, at:].sum(1), positives.sum(1)
-    dice = np.where(every > 0, ratio(np.stack([2 * tp, tp + fp + every], axis=1)), np.nan)
-    return {
-        "pxap": percentile_interval(average_precision(positives, negatives), clusters),
-        "dice": percentile_interval(dice, clusters),
-    }
-
-
-def _group(
-    counts: Sequence[PixelCounts],
-    patients: Sequence[str],
-    threshold: float,
-    oracle: float | None,
-    exact: float | None,
-    generator: np.random.Generator,
-    replicates: int,
-) -> dict[str, Any]:
-    """One row of a table: pooled over the pixels of these samples."""
-    total = PixelCounts.total(counts)
-    here = total.at(threshold)
-    best = None if oracle is None else total.at(oracle)
-    intervals = pixel_intervals(counts, patients, threshold, generator=generator, replicates=replicates)
-    return {
-        "pxap": plain(total.pxap),
-        "pxap_interval": _ends(intervals["pxap"]),
-        "ap": plain(exact),
-        "prevalence": plain(total.prevalence),
-        "dice": plain(here.dice),
-        "dice_interval": _ends(intervals["dice"]),
-        "iou": plain(here.iou),
-        "precision": plain(here.precision),
-        "recall": plain(here.recall),
-        "oracle_dice": plain(best.dice) if best else None,
-        "oracle_iou": plain(best.iou) if best else None,
-        "samples": len(counts),
-        "patients": len({p for p in patients if p}),
-    }
-
-
-def _groups(
-    counts: Sequence[PixelCounts],
-    labels: Sequence[str],
-    patients: Sequence[str],
-    threshold: float,
-    oracle: Threshold | None,
-    exact: Mapping[str, float | None],
-    generator: np.random.Generator,
-    replicates: int,
-) -> dict[str, dict[str, Any]]:
-    """A row for all samples and one per class, classes by name."""
-    best = oracle.value if oracle else None
-    groups = {}
-    for name in ["all", *sorted(set(labels))]:
-        chosen = [i for i, label in enumerate(labels) if name in ("all", label)]
-        mine, who = [counts[i] for i in chosen], [patients[i] for i in chosen]
-        groups[name] = _group(mine, who, threshold, best, exact.get(name), generator, replicates)
-    return groups
-
-
-def _negatives(
-    counts: Sequence[PixelCounts], patients: Sequence[str], threshold: float, generator: np.random.Generator, replicates: int
-) -> dict[str, Any] | None:
+def _negatives(cohort: Cohort, generator: np.random.Generator, replicates: int) -> dict[str, Any] | None:
     """Mean flagged area of the samples without any positive pixel, each counting once whatever its size; None without such."""
-    chosen = [i for i, c in enumerate(counts) if c.pixels and not c.positives.any()]
-    if not chosen:
+    chosen = cohort.negatives()
+    if not chosen.counts:
         return None
-    areas = np.array([counts[i].at(threshold).area for i in chosen])
-    who = [patients[i] for i in chosen]
+    areas = np.array([c.area for c in chosen.confusions()])
     table = np.column_stack([areas, np.ones(len(areas))])
-    interval = bootstrap(table, who, ratio, generator=generator, replicates=replicates)
+    interval = bootstrap(table, chosen.patients, ratio, generator=generator, replicates=replicates)
     return {
         "flagged_area": float(areas.mean()),
-        "interval": _ends(interval),
-        "samples": len(chosen),
-        "patients": len({p for p in who if p}),
+        "interval": interval.ends,
+        "samples": len(areas),
+        "patients": len({p for p in chosen.patients if p}),
     }
 
 
@@ -159,7 +59,10 @@ def summarize(
     patients: Sequence[str],
     threshold: Threshold,
     generator: np.random.Generator,
+    slides: Sequence[str] | None = None,
+    candidates: Mapping[str, Threshold | str] | None = None,
     exact: Mapping[str, float | None] | None = None,
+    exact_auc: Mapping[str, float | None] | None = None,
     replicates: int = 1000,
 ) -> dict[str, Any]:
     """Everything `scores.json` says of one method that follows from pixels.
@@ -171,49 +74,61 @@ def summarize(
         patients: (n,) names, "" where unknown (then the groups that hold such a sample have no interval).
         threshold: chosen elsewhere. A value between two edges is rounded to the nearest, and the result says which was used.
         generator: for the bootstrap; same state, same intervals.
+        slides: (n,) names; by default each sample is its own slide.
+        candidates: what other sources of a threshold would have given: a threshold, or the reason why there is none.
         exact: exact average precision per group name, from one `PixelCurve(exact=True)` per group; missing ones become None.
+        exact_auc: the same for the area under the ROC curve; missing ones are taken from the bins.
         replicates: bootstrap replicates.
 
     Returns:
         Plain values: "threshold" and "oracle" (dicts of `Threshold`; the oracle is best on these very samples pooled, None
-        without positives), "groups" {"all" and each class: pxap, pxap_interval, ap, prevalence, dice, dice_interval, iou,
-        precision, recall, oracle_dice, oracle_iou (both at the one pooled oracle), samples, patients}, "negatives" (None if
-        every sample has a positive pixel), "curve" (101 points), "samples" {name: dice, iou, pxap, prevalence, flagged_area,
-        label, patient, overlay (None)}.
+        without positives), "groups" {"all" and each class: ...}, "macro" {"image", "slide", "patient"}, "thresholds" (what each
+        source gives), "transfer" (how far the threshold carries), "activation", "negatives" (None if every sample has a positive
+        pixel), "curve" (101 points), "samples" {name: ...}.
 
     Raises:
         ValueError: no samples, lists of different lengths, a name twice, or a class called "all".
     """
     _check(counts, samples, labels, patients)
     total = PixelCounts.total(counts)
-    value = total.nearest_edge(threshold.value)
-    used = Threshold(value, threshold.source, threshold.direction, threshold.masks)
+    cohort = Cohort(counts, samples, labels, patients, list(slides or samples), threshold.on_edges(total.bins))
     oracle = best_threshold(total, source="test oracle") if total.positives.any() else None
+    extras = Extras(oracle, exact or {}, exact_auc or {})
+    areas = activation(counts, [cohort.threshold.at(s) for s in samples], samples)
     return {
-        "threshold": used.to_dict(),
+        "threshold": cohort.threshold.to_dict(),
         "oracle": oracle.to_dict() if oracle else None,
-        "groups": _groups(counts, labels, patients, value, oracle, exact or {}, generator, replicates),
-        "negatives": _negatives(counts, patients, value, generator, replicates),
+        "groups": rows_by_class(cohort, extras, generator, replicates),
+        "macro": macro_means(cohort),
+        "thresholds": by_source(cohort, candidates or {}, oracle),
+        "transfer": carried(cohort),
+        "activation": summarize_activation(areas),
+        "negatives": _negatives(cohort, generator, replicates),
         "curve": _curve(total),
-        "samples": {
-            sample: _sample(c, value, label, patient)
-            for sample, c, label, patient in zip(samples, counts, labels, patients, strict=True)
-        },
+        "samples": {area.sample: {**row, **area.to_dict()} for area, row in zip(areas, _samples(cohort), strict=True)},
     }
 
 
-def _sample(counts: PixelCounts, threshold: float, label: str, patient: str) -> dict[str, Any]:
-    here = counts.at(threshold)
-    return {
-        "dice": plain(here.dice),
-        "iou": plain(here.iou),
-        "pxap": plain(counts.pxap),
-        "prevalence": plain(counts.prevalence),
-        "flagged_area": plain(here.area),
-        "label": label,
-        "patient": patient,
-        "overlay": None,
-    }
+def _samples(cohort: Cohort) -> list[dict[str, Any]]:
+    """The numbers of each sample, with what it would have at its own best threshold."""
+    spread = oracle_spread(cohort.by_sample())
+    return [
+        {
+            "dice": plain(here.dice),
+            "iou": plain(here.iou),
+            "pxap": plain(counts.pxap),
+            "prevalence": plain(counts.prevalence),
+            "flagged_area": plain(here.area),
+            "oracle_threshold": spread.values.get(sample),
+            "oracle_dice": spread.best.get(sample),
+            "label": label,
+            "patient": patient,
+            "overlay": None,
+        }
+        for sample, counts, here, label, patient in zip(
+            cohort.samples, cohort.counts, cohort.confusions(), cohort.labels, cohort.patients, strict=True
+        )
+    ]
 
 
 def _check(counts: Sequence[PixelCounts], samples: Sequence[str], labels: Sequence[str], patients: Sequence[str]) -> None:
@@ -245,7 +160,7 @@ def summarize_classification(
     return {
         "accuracy": accuracy(labels, predicted),
         "balanced_accuracy": balanced_accuracy(labels, predicted),
-        "interval": _ends(interval),
+        "interval": interval.ends,
         "samples": len(np.asarray(labels)),
         "patients": interval.clusters,
     }
