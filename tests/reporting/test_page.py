@@ -12,6 +12,7 @@ from PIL import Image
 from wsol.reporting import rows, write_report
 from wsol.reporting.figures import history_figure, threshold_figure
 from wsol.reporting.gallery import data_uri, failures, gallery
+from wsol.reporting.svg import Palette
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -138,7 +139,7 @@ def test_the_same_scores_give_the_same_page(tmp_path, make_study):
 
 def test_figures_are_svg_in_the_colors_of_the_page(scores, make_history):
     table = rows(scores)
-    for svg in (threshold_figure(table[:3], "f", table[-1]), history_figure([make_history("gap")], "h")):
+    for svg in (threshold_figure(table[:3], "f", Palette.of(table), table[-1]), history_figure([make_history("gap")], "h")):
         ET.fromstring(svg)
         assert "#0a0b" not in svg
         assert "var(--c1)" in svg

@@ -1,94 +1,33 @@
-"""Curves as inline SVG that takes its colors from the page, so that it is readable on light and on dark.
-
-matplotlib draws with stand-in colors, which are then replaced by CSS variables (``--c1`` ... ``--c8``) and ``currentColor``; all
-references to the network that matplotlib writes into its files are removed.
-"""
+"""The two figures that every study has: how much the threshold matters, and how training went."""
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from wsol.reporting.svg import INK, MARKS, MAX_LINES, SERIES, Palette, inline, panels, percent_axes, style
 from wsol.reporting.table import Row, plateau
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-INK, MUTED = "#0a0b0c", "#0a0b0d"
-SERIES = tuple(f"#0a0b1{i}" for i in range(8))
 RATES = ("accuracy", "auc", "pxap", "ap", "dice", "iou", "precision", "recall")
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-MAX_LINES = len(SERIES)
-"""More lines than this in one panel cannot be told apart; the rest stays in the table."""
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    import matplotlib as mpl
-
-    settings: dict[Any, Any] = {
-        "svg.fonttype": "none", "svg.hashsalt": "wsol", "font.size": 9.5, "text.color": INK,
-        "axes.edgecolor": MUTED, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10.5, "axes.titlelocation": "left",
-        "axes.grid": True, "grid.color": MUTED, "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.frameon": False,
-    }  # fmt: skip
-    with mpl.rc_context(settings):
-        yield
-
-
-def _figure(columns: int, width: float = 10.4, height: float = 3.5) -> tuple[Figure, list[Axes]]:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
-    for ax in axes:
-        ax.patch.set_visible(False)
-    figure.patch.set_visible(False)
-    return figure, axes
-
-
-def inline(figure: Figure, name: str, label: str) -> str:
-    """A figure as one ``<svg>`` element for a page: ids start with `name`, `label` is read aloud instead of it."""
-    import html
-
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
-    text = re.sub(r"font: [\d.]+px [^;\"]*", lambda m: re.sub(r"px .*", "px inherit", m[0]), text).replace(
-        "font: ", "font-size: "
-    )
-    text = text.replace("px inherit", "px")
-    for i, color in enumerate(SERIES):
-        text = text.replace(color, f"var(--c{i + 1})")
-    text = text.replace(INK, "currentColor").replace(MUTED, "var(--muted)")
-    return re.sub(r"<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" ', text, count=1)
-
-
-def threshold_figure(table: Sequence[Row], name: str, reference: Row | None = None, methods: Sequence[str] = ()) -> str:
+def threshold_figure(table: Sequence[Row], name: str, palette: Palette, reference: Row | None = None) -> str:
     """Dice over the threshold and precision over recall for the rows of one model.
 
     Thick stretches are the plateau (Dice within 95 % of the best), a filled mark is the chosen threshold, a hollow one the test
     oracle; the dotted line on the right is the prevalence, what a random map gets. `reference`, a floor, is drawn dashed.
-    `methods` fixes who has which color, so that figures of several models agree.
     """
     lines = [r for r in table if r.curves][:MAX_LINES]
-    order = [*methods, *(r.method for r in lines)]
     if not lines:
         return ""
-    with _style():
-        figure, (left, right) = _figure(2)
+    with style():
+        figure, (left, right) = panels(2)
         for row in lines:
-            i = order.index(row.method) % MAX_LINES
+            i = palette.place(row)
             _threshold_line(left, row, SERIES[i], MARKS[i])
             right.plot(*_precision_recall(row), color=SERIES[i], linewidth=1.6, label=row.method)
         if reference is not None and reference.curves:
@@ -105,8 +44,8 @@ def threshold_figure(table: Sequence[Row], name: str, reference: Row | None = No
                 textcoords="offset points",
                 fontsize=8.5,
             )
-        _percent(left, "Threshold", "Dice", "Dice over the threshold")
-        _percent(right, "Recall", "Precision", "Precision over recall")
+        percent_axes(left, "Threshold", "Dice", "Dice over the threshold")
+        percent_axes(right, "Recall", "Precision", "Precision over recall")
         right.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9)
         return inline(figure, name, f"Dice over threshold, and precision over recall, of {', '.join(r.name for r in lines)}")
 
@@ -140,13 +79,6 @@ def _threshold_line(ax: Axes, row: Row, color: str, mark: str) -> None:
             ax.plot([at], [height], **{"color": color, "marker": mark, "markersize": 6, "linestyle": "none", **extra})
 
 
-def _percent(ax: Axes, x: str, y: str, title: str) -> None:
-    ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
-    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"{x} (%)", ylabel=f"{y} (%)", title=title, xticks=ticks, yticks=ticks)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(lambda v, _: f"{100 * v:.0f}")
-
-
 def history_figure(histories: Sequence[Mapping[str, Any]], name: str) -> str:
     """Training over epochs, a panel for the loss and up to three for validation; one line for each run, one color for each model.
 
@@ -159,13 +91,13 @@ def history_figure(histories: Sequence[Mapping[str, Any]], name: str) -> str:
     columns = dict.fromkeys(_column(c) for h in histories for row in h["rows"] for c in row)
     losses = [c for c in columns if c in ("train_loss", "val_loss")]
     validation = [c for c in columns if c.startswith("val_") and "loss" not in c]
-    panels = [*([losses] if losses else []), *([c] for c in validation[:3])]
+    shown = [*([losses] if losses else []), *([c] for c in validation[:3])]
     models = list(dict.fromkeys(str(h["key"]["model"]) for h in histories))[:MAX_LINES]
-    if not panels or not models:
+    if not shown or not models:
         return ""
-    with _style():
-        figure, axes = _figure(len(panels), height=2.9)
-        for ax, panel in zip(axes, panels, strict=True):
+    with style():
+        figure, axes = panels(len(shown), height=2.9)
+        for ax, panel in zip(axes, shown, strict=True):
             for column in panel:
                 _history_lines(ax, column, histories, models)
             words = {1: panel[0].replace("_", " ").replace("val ", "validation "), 2: "loss: training, validation dashed"}
@@ -190,9 +122,9 @@ def _history_lines(ax: Axes, column: str, histories: Sequence[Mapping[str, Any]]
         for history in runs:
             flat = [{_column(k): v for k, v in row.items()} for row in history["rows"]]
             points = [(row["epoch"], row[column]) for row in flat if column in row]
-            style = "--" if column == "val_loss" else "-"
-            label = model if style == "-" else None
+            dash = "--" if column == "val_loss" else "-"
+            label = model if dash == "-" else None
             mark = "." if len(points) < 40 else ""
             fade = 1.0 if len(runs) == 1 else 0.6
             epochs, values = [p[0] for p in points], [p[1] for p in points]
-            ax.plot(epochs, values, color=SERIES[i], linewidth=1.6, alpha=fade, label=label, marker=mark, linestyle=style)
+            ax.plot(epochs, values, color=SERIES[i], linewidth=1.6, alpha=fade, label=label, marker=mark, linestyle=dash)

@@ -8,7 +8,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-RATES = ("pxap", "ap", "prevalence", "dice", "iou", "precision", "recall", "oracle_dice", "oracle_iou")
+RATES = (
+    "pxap", "ap", "normalized_ap", "auc", "prevalence", "dice", "dice_background", "iou", "precision", "recall", "specificity",
+    "oracle_dice", "oracle_iou",
+)  # fmt: skip
+UNITS = ("image", "slide", "patient")
+FACTS: dict[str, tuple[str, ...]] = {
+    "threshold_gap": ("transfer", "gap"),
+    "threshold_iqr": ("transfer", "oracle_spread", "iqr"),
+    "lost_per_image": ("transfer", "oracle_spread", "lost"),
+    "true_area": ("activation", "true_area"),
+    "activated_area": ("activation", "activated_area"),
+    "false_positive_area": ("activation", "false_positive_area"),
+    "false_negative_area": ("activation", "false_negative_area"),
+    "over_activated": ("activation", "over"),
+    "under_activated": ("activation", "under"),
+    "lesions_hit": ("regions", "hit"),
+    "predicted_right": ("regions", "predicted_right"),
+    "froc": ("regions", "froc", "score"),
+    "max_box_acc": ("boxes", "max_box_acc"),
+    "max_box_acc_v2": ("boxes", "max_box_acc_v2"),
+    "gt_known_error": ("boxes", "gt_known_error"),
+    "top1_error": ("boxes", "top1_error"),
+    **{f"{unit}_{name}": ("macro", unit, name) for unit in UNITS for name in ("pxap", "dice", "iou")},
+}
+"""Numbers that a file may have of a method, and where they stand in it."""
+
 CURVES = ("dice", "iou", "precision", "recall")
 PLATEAU = 0.95
 """A threshold belongs to the plateau when its Dice reaches this share of the best."""
@@ -39,6 +64,13 @@ class Value:
 
 
 NOTHING = Value(None)
+
+
+def at(place: Any, path: Sequence[str]) -> Any:
+    """What stands at `path` in nested mappings; None where it ends early."""
+    for name in path:
+        place = place.get(name) if isinstance(place, Mapping) else None
+    return place
 
 
 @dataclass
@@ -80,6 +112,16 @@ class Row:
     def value(self, name: str) -> Value:
         """A value by name; one that nothing defines is empty."""
         return self.values.get(name, NOTHING)
+
+    def found(self, *path: str) -> list[Any]:
+        """What stands at `path` in the entries of its runs; runs without it are left out."""
+        return [there for _, result in self.parts if (there := at(result, path)) is not None]
+
+    def fact(self, *path: str, interval: Sequence[str] = ()) -> Value:
+        """The number at `path` over its runs; `interval` is the path of its ends."""
+        return _value(
+            [{"value": at(r, path), "ends": at(r, interval) if interval else None} for _, r in self.parts], "value", "ends"
+        )
 
 
 def rows(scores: Iterable[Mapping[str, Any]]) -> list[Row]:
@@ -127,6 +169,7 @@ def _fill(row: Row) -> None:
     row.values["oracle_threshold"] = _value([r.get("oracle") or {} for r in results], "value", "")
     row.values["seconds"] = _value(results, "seconds", "")
     row.values["plateau"] = _value([{"plateau": plateau_width(r.get("curve") or {})} for r in results], "plateau", "")
+    row.values |= {name: value for name, path in FACTS.items() if (value := row.fact(*path)).mean is not None}
     for name in dict.fromkeys(b for r in results for b in r.get("badges", {})):
         row.badges[name] = list(dict.fromkeys(str(r.get("badges", {}).get(name, "?")) for r in results))
     pooled = [r["groups"].get("all") or {} for r in results]
