@@ -45,6 +45,8 @@ _WHERE = {
     "bootstrap": "intervals",
     "bootstrap_accuracy": "intervals",
     "percentile_interval": "intervals",
+    "FewMasks": "validation_sets",
+    "few_masks": "validation_sets",
     "Activation": "activations",
     "activation": "activations",
     "summarize_activation": "activations",
