@@ -12,16 +12,16 @@ from wsol._names import lazy
 
 if TYPE_CHECKING:
     from wsol.cams.base import Cam as Cam
-    from wsol.cams.base import Evidence as Evidence
     from wsol.cams.drawing import Maps as Maps
     from wsol.cams.drawing import cam as cam
     from wsol.cams.drawing import cams as cams
+    from wsol.cams.evidence import Evidence as Evidence
     from wsol.cams.finishing import finish as finish
 
 # No module here may bear the name of a function of the face: importing it would put the module in the function's place.
 _WHERE = {
     "Cam": "base",
-    "Evidence": "base",
+    "Evidence": "evidence",
     "Maps": "drawing",
     "cam": "drawing",
     "cams": "drawing",

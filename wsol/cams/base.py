@@ -1,43 +1,34 @@
-"""What a CAM method is: a formula on `Evidence`, behind a door that checks what goes in and what comes out."""
+"""What a CAM method is: a formula on `Evidence`, behind a door that checks what goes in and what comes out.
+
+How to write one, from cheap to dear; all of it is without hooks, and in float32:
+
+| a method reads | by | and says so with |
+|---|---|---|
+| features of a stage | `evidence.stage(layer)` | `layers` |
+| slopes d logit_target / d stage, too | `evidence.at(layer)` | `needs_gradient` |
+| what the head said (own maps, attention, pixels) | `evidence.prediction` | |
+| logits of changed features | `evidence.tail(rows, layer)` | |
+| the same as a formula, at a GAP head | `evidence.affine(layer)`, None elsewhere | an option `closed_form` |
+| the images, and logits of changed images | `evidence.pixels`, `evidence.score(rows)` | `needs_images` |
+| features and slopes of changed images | `evidence.look(images, layers)` | `needs_images` |
+| randomness | `evidence.generator` | |
+
+One encode, one call of the head and one backward serve all methods of a `cams` call: every stage any of them declares is a target
+of that backward. `tail` and `score` take a tensor or, where the rows are too many to hold, a function that makes a slice of them;
+they cut them into chunks that fit a budget of bytes. Of the rows, `evidence.of_target(logits, owners)` picks the target's logit.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, final
+from collections.abc import Sequence
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 
-from wsol.models import Features, Localizer
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What one encode and one backward say about a batch; all methods read the same one.
-
-    Attributes:
-        features: detached; its stages are counted from the end.
-        logits: float32 (b, k).
-        targets: int64 (b,), the class each map is drawn for.
-        slopes: stage, counted from the end (-1 = last) -> d logit_target / d stage, (b, c, h, w). Only the stages that the
-            methods at hand asked for.
-        depth: how many stages the whole backbone has.
-        generator: randomness of stochastic methods.
-    """
-
-    features: Features
-    logits: Tensor
-    targets: Tensor
-    depth: int
-    slopes: Mapping[int, Tensor] = field(default_factory=dict)
-    generator: torch.Generator | None = None
-
-    def at(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Features and slope of one stage, float32 (b, c, h, w)."""
-        back = layer if layer < 0 else layer - self.depth
-        return self.features.stages[back].float(), self.slopes[back].float()
+from wsol.cams.evidence import Evidence as Evidence
+from wsol.models import Localizer
 
 
 class Cam(ABC):
@@ -45,22 +36,28 @@ class Cam(ABC):
 
     Attributes:
         needs_gradient: it reads `Evidence.slopes`.
+        needs_images: it reads `Evidence.images`; features alone do not do.
         local: at any head its map is a function of the features around a point, so that a slide may be drawn block by block.
             Gradient methods are not: even at a GAP head the slope is divided by the number of cells of the block.
         rectified: its published final map is rectified, which is `finish(..., relu=True)`; the raw map never is.
+        class_specific: maps of two classes differ; without it the method draws what the features show, whatever the target.
+        resolution: "feature" (the stage it reads, or what the head draws), or "image": (b, H, W).
         paper: the source.
         layers: the stages it reads, from the front (0..) or from the end (-1 is the last).
     """
 
     needs_gradient: ClassVar[bool]
+    needs_images: ClassVar[bool] = False
     local: ClassVar[bool]
     rectified: ClassVar[bool]
+    class_specific: ClassVar[bool] = True
+    resolution: ClassVar[Literal["feature", "image"]] = "feature"
     paper: ClassVar[str]
     layers: tuple[int, ...] = (-1,)
 
     @final
     def __call__(self, net: Localizer, evidence: Evidence) -> Tensor:
-        """The raw maps, float32 (b, h, w), detached.
+        """The raw maps, float32 (b, h, w), detached; (b, H, W) at resolution "image".
 
         Raises:
             ValueError: a map came out with NaN or infinity; the message counts the images.
@@ -82,3 +79,18 @@ class Cam(ABC):
     @abstractmethod
     def maps(self, net: Localizer, evidence: Evidence) -> Tensor:
         """The formula: (b, h, w), signed, before any final ReLU."""
+
+
+class OneLayer(Cam):
+    """Base of the methods that read one stage, `self.layer`."""
+
+    def __init__(self, *, layers: Sequence[int] | None = None) -> None:
+        """`layers` holds the one stage to read, (-1,) without it."""
+        self.layers = (-1,) if layers is None else tuple(layers)
+        if len(self.layers) != 1:
+            raise ValueError(f"{type(self).__name__} draws one layer; got {self.layers}; 'layer-cam' fuses several")
+
+    @property
+    def layer(self) -> int:
+        """The one stage."""
+        return self.layers[0]

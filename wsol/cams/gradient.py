@@ -13,25 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wsol.cams.base import Cam, Evidence
+from wsol.cams.base import Cam, Evidence, OneLayer
 from wsol.models import Localizer
 
 
-class _Slope(Cam):
+class _Slope(OneLayer):
     """One map from one stage's features and slope."""
 
     needs_gradient = True
     local = False
 
-    def __init__(self, *, layers: Sequence[int] | None = None) -> None:
-        """`layers` holds the one stage to read, (-1,) without it."""
-        self.layers = (-1,) if layers is None else tuple(layers)
-        if len(self.layers) != 1:
-            raise ValueError(f"{type(self).__name__} draws one layer; got {self.layers}; 'layer-cam' fuses several")
-
     def maps(self, net: Localizer, evidence: Evidence) -> Tensor:
         """The formula at the one layer."""
-        return self.weigh(*evidence.at(self.layers[0]))
+        return self.weigh(*evidence.at(self.layer))
 
     @abstractmethod
     def weigh(self, features: Tensor, slope: Tensor) -> Tensor:
