@@ -1,151 +1,269 @@
-"""How little a few masks tell: how far the threshold they choose, and the Dice they promise, may be off.
+"""Lesion detection as CAMELYON16 scores it: points with a confidence, against lesions that each count once (FROC).
 
-Settings of weakly supervised methods are chosen on a handful of masks (six in the survey's GlaS folds, ten on CAMELYON16). The
-percentile bootstrap of six patients pretends: it knows no threshold beyond those that these six can make. So the standard error
-of the bootstrap is widened by what few patients hide, and Student's t does the rest (`student_interval`).
+Ehteshami Bejnordi et al., Diagnostic assessment of deep learning algorithms for detection of lymph node metastases in women with
+breast cancer, JAMA 2017; the details are those of the challenge's evaluation script:
 
-Measured on simulated patients (their scores shifted, their lesions more or less clear), 400 validation sets of each size, in two
-settings: how often 95 percent intervals held the best threshold and the best Dice of 3,000 patients, and how often another set
-of as many masks stayed within the shift that is given. In brackets the percentile bootstrap, in the first setting:
+- The evaluation mask grows each annotation by half of 75 um, fills its holes and takes 8-connected regions: lesions closer than
+  75 um are one, and a detection up to 37.5 um outside an annotation hits it.
+- A region whose longest diameter (major axis of the ellipse of equal second moments), grown as it is, stays under 275 um holds
+  only isolated tumor cells: it is no lesion to be found, and detections on it count neither way.
+- Of several detections on a lesion the most confident counts, the others do not count at all. One on no region is false.
+- False positives are counted per slide over all slides, with tumor or without; sensitivity is that of all lesions together.
+- The score is the mean sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false positives per slide, linear between the points of the curve;
+  beyond its last point the sensitivity stays.
 
-| masks of patients | threshold             | Dice                  | threshold shift | Dice shift |
-|-------------------|-----------------------|-----------------------|-----------------|------------|
-| 6 of 4            | 0.97 and 0.97 (0.82)  | 0.95 and 0.94 (0.77)  | 0.95 and 0.93   | 0.95, 0.92 |
-| 6 of 6            | 0.97 and 0.97 (0.87)  | 0.93 and 0.93 (0.88)  | 0.96 and 0.93   | 0.95, 0.94 |
-| 10 of 10          | 0.96 and 0.96         | 0.92 and 0.91         | 0.95 and 0.94   | 0.94, 0.92 |
-| 20 of 10          | 0.97 and 0.97 (0.93)  | 0.94 and 0.92 (0.93)  | 0.96 and 0.96   | 0.93, 0.95 |
+One difference: the script leaves out the lowest of all confidences, counting 0 for each region without a hit as one of them. As
+long as any region has none (isolated cells always have none), that is exactly what is here; if every region is hit, it drops a
+real point of the curve (one slide with its one lesion found scores 0 there), and this module keeps it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wsol.evaluation.counts import Floats, PixelCounts, at_least, edges, quotient
-from wsol.evaluation.intervals import Interval, plain, resampled_sums, student_interval
-from wsol.evaluation.thresholds import best_threshold, middle_of_best
+from wsol.evaluation.counts import Floats
+from wsol.evaluation.metrics import source
+from wsol.evaluation.points import Detection
 
+MERGE_UM = 75.0
+"""Annotations closer than this are one lesion: the size of five tumor cells."""
 
-@dataclass(frozen=True)
-class FewMasks:
-    """What a validation set tells about a threshold, and how far to trust it. NaN where nothing says how far.
+ISOLATED_UM = 275.0
+"""Grown regions shorter than this are isolated tumor cells: 200 um and the growth."""
 
-    Attributes:
-        metric: "dice" or "iou", what the threshold is best at.
-        threshold: the best one on these masks.
-        threshold_low: with `threshold_high` the 95 percent interval of the threshold that is best over all such patients.
-        threshold_high: see `threshold_low`.
-        threshold_shift: another set of as many masks chooses, 19 times of 20, a threshold no farther away than this.
-        value: the metric at the best threshold, on these masks. It was chosen to be high.
-        value_low: with `value_high` the 95 percent interval of the best value over all such patients.
-        value_high: see `value_low`.
-        value_shift: how far the value moves with another set of as many masks, 19 times of 20.
-        masks: their number.
-        patients: theirs; 0 if any is unknown.
-        sentence: all this in plain words.
-    """
-
-    metric: str
-    threshold: float
-    threshold_low: float
-    threshold_high: float
-    threshold_shift: float
-    value: float
-    value_low: float
-    value_high: float
-    value_shift: float
-    masks: int
-    patients: int
-    sentence: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a JSON file: the intervals under "threshold" and under the metric's name, and the facts."""
-        return {
-            "threshold": [plain(self.threshold_low), plain(self.threshold_high)],
-            self.metric: [plain(self.value_low), plain(self.value_high)],
-            "threshold_shift": plain(self.threshold_shift),
-            f"{self.metric}_shift": plain(self.value_shift),
-            "masks": self.masks,
-            "patients": self.patients,
-            "sentence": self.sentence,
-        }
+RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""False positives per slide at which the challenge takes the sensitivity."""
 
 
-def few_masks(
-    counts: Sequence[PixelCounts],
-    patients: Sequence[str],
-    metric: str = "dice",
-    *,
-    generator: np.random.Generator,
-    replicates: int = 1000,
-) -> FewMasks:
-    """The threshold that few validation masks choose, with intervals that do not pretend.
-
-    Patients are drawn with replacement, the threshold is chosen anew on each draw. With one patient, or an unknown one, there is
-    no interval, and the sentence says so.
+def evaluation_mask(mask: NDArray[np.bool_], *, mpp: float, merge_um: float = MERGE_UM) -> NDArray[np.int32]:
+    """The regions that CAMELYON16 counts as one lesion each: int32 (H, W), 0 = outside, 1 ... n by their first pixel, row by row.
 
     Args:
-        counts: one per validation mask, all with the same bins.
-        patients: (n,) names, "" where unknown.
-        metric: "dice" or "iou".
-        generator: for the bootstrap.
-        replicates: bootstrap replicates.
+        mask: bool (H, W), True on annotated tumor. Without any there is no region.
+        mpp: micrometers per pixel of the mask (the challenge: level 5, 0.243 * 2**5 = 7.776).
+        merge_um: each annotation grows by less than half of this.
 
     Raises:
-        ValueError: no masks, not one patient per mask, an unknown metric, or masks without a positive pixel.
+        ValueError: the mask is not bool (H, W), or a size that is not positive.
     """
-    names = [str(p) for p in patients]
-    if len(names) != len(counts):
-        raise ValueError(f"need one patient per mask, got {len(names)} for {len(counts)}")
-    total = PixelCounts.total(counts)
-    chosen = best_threshold(total, metric, masks=len(counts)).value
-    value = float(getattr(total.at(chosen), metric))
-    clusters = 0 if "" in names else len(set(names))
-    none = Interval((float("nan"), float("nan")), clusters)
-    ends, shifts = [none, none], [float("nan"), float("nan")]
-    if clusters > 1:
-        drawn = _drawn(counts, names, metric, replicates, generator)
-        for i, estimate in enumerate((chosen, value)):
-            ends[i] = student_interval(drawn[i], estimate, clusters, within=(0.0, 1.0))
-            whole = student_interval(drawn[i], estimate, clusters)
-            shifts[i] = float(np.sqrt(2.0) * (whole.high - whole.low) / 2)  # of two sets each has the error of one
-    sentence = _sentence(len(counts), clusters, metric, (chosen, *ends[0].bounds, shifts[0]), (value, *ends[1].bounds, shifts[1]))
-    return FewMasks(
-        metric, chosen, *ends[0].bounds, shifts[0], value, *ends[1].bounds, shifts[1], len(counts), clusters, sentence
-    )
+    from scipy import ndimage
+
+    mask = np.asarray(mask)
+    if mask.dtype != np.bool_ or mask.ndim != 2:
+        raise ValueError(f"mask must be bool (H, W), got {mask.dtype} {mask.shape}; say which values are tumor, e.g. mask > 0")
+    _check_sizes(mpp=mpp, merge_um=merge_um)
+    if not mask.any():
+        return np.zeros(mask.shape, np.int32)
+    grown = ndimage.distance_transform_edt(~mask) < merge_um / (mpp * 2)
+    labels, _ = ndimage.label(ndimage.binary_fill_holes(grown), structure=np.ones((3, 3)))
+    return labels.astype(np.int32, copy=False)
 
 
-def _drawn(
-    counts: Sequence[PixelCounts], patients: Sequence[str], metric: str, replicates: int, generator: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Best threshold and its value, (r,) each, of draws of patients; NaN where a draw has no positive pixel."""
-    table = np.hstack([np.stack([c.positives for c in counts]), np.stack([c.negatives for c in counts])])
-    sums = resampled_sums(table, patients, replicates=replicates, generator=generator).astype(np.int64)
-    positives, negatives = np.split(sums, 2, axis=1)
-    tp, fp, every = at_least(positives), at_least(negatives), positives.sum(axis=1, keepdims=True)
-    values = quotient(2 * tp, tp + fp + every) if metric == "dice" else quotient(tp, fp + every)
-    values[every[:, 0] == 0] = np.nan
-    best = [middle_of_best(row) for row in values]
-    grid = edges(counts[0].bins)
-    thresholds = np.array([np.nan if at is None else grid[at] for at in best])
-    return thresholds, np.array([np.nan if at is None else row[at] for at, row in zip(best, values, strict=True)])
+def isolated_tumor_cells(regions: NDArray[np.integer], *, mpp: float, longest_um: float = ISOLATED_UM) -> list[int]:
+    """Labels of an `evaluation_mask` whose longest diameter is under `longest_um`, ascending.
+
+    Args:
+        regions: int (H, W), 0 = outside.
+        mpp: micrometers per pixel.
+        longest_um: of the grown region.
+
+    Raises:
+        ValueError: regions that are not int (H, W), or a size that is not positive.
+    """
+    from skimage import measure
+
+    _check_sizes(mpp=mpp, longest_um=longest_um)
+    labels = _checked_regions(regions)
+    return [int(region.label) for region in measure.regionprops(labels) if region.axis_major_length < longest_um / mpp]
 
 
-def _sentence(masks: int, patients: int, metric: str, threshold: tuple[float, ...], value: tuple[float, ...]) -> str:
-    """Each tuple is (estimate, low, high, shift)."""
-    name = {"dice": "Dice", "iou": "IoU"}[metric]
-    many = f"{masks} mask{'s' * (masks != 1)}"
-    who = f"{patients} patient{'s' * (patients != 1)}" if patients else "unknown patients"
-    if not threshold[1] <= threshold[2]:
-        return (
-            f"{many} of {who}: nothing tells how far the threshold {threshold[0]:.2f} and its {name} of {value[0]:.2f} would move"
-            " with other patients."
+def _check_sizes(**sizes: float) -> None:
+    for name, value in sizes.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number, got {value}")
+
+
+def _checked_regions(regions: NDArray[np.integer]) -> NDArray[np.integer]:
+    labels = np.asarray(regions)
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"regions must be int (H, W), got {labels.dtype} {labels.shape}; make them with evaluation_mask()")
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"ids of regions must not be negative, got {int(labels.min())}; 0 is outside")
+    return labels
+
+
+@dataclass(frozen=True, eq=False)
+class SlideFindings:
+    """What the detections of one slide, or of many, amount to."""
+
+    found: Floats  # (lesions hit,) the highest confidence on each
+    false: Floats  # (false positives,) their confidences
+    lesions: int  # to be found, hit or not
+    slides: int = 1
+
+    @staticmethod
+    def total(parts: Iterable[SlideFindings]) -> SlideFindings:
+        """All slides together."""
+        parts = list(parts)
+        return SlideFindings(
+            np.concatenate([np.zeros(0), *(p.found for p in parts)]),
+            np.concatenate([np.zeros(0), *(p.false for p in parts)]),
+            sum(p.lesions for p in parts),
+            sum(p.slides for p in parts),
         )
-    return (
-        f"{many} of {who}: the best threshold lies anywhere between {threshold[1]:.2f} and {threshold[2]:.2f}, its {name}"
-        f" anywhere between {value[1]:.2f} and {value[2]:.2f} (95 percent); as many other masks may move the threshold"
-        f" {threshold[0]:.2f} by {threshold[3]:.2f} and the {name} {value[0]:.2f} by {value[3]:.2f}."
-    )
+
+
+def slide_findings(
+    points: Sequence[Detection],
+    regions: NDArray[np.integer] | None = None,
+    *,
+    isolated: Iterable[int] = (),
+    downsample: float = 1.0,
+) -> SlideFindings:
+    """Hits and false positives of one slide.
+
+    Args:
+        points: detections, in any order.
+        regions: int (H, W), each id above 0 one lesion (see `evaluation_mask`); None for a slide without tumor, where every
+            detection is false.
+        isolated: ids that count neither way (see `isolated_tumor_cells`).
+        downsample: pixels of the points' coordinates per pixel of `regions`.
+
+    Raises:
+        ValueError: a confidence outside (0, 1], a point outside the regions, or regions of the wrong type.
+    """
+    table = np.array(points, np.float64).reshape(-1, 3)
+    wrong = ~((table[:, 2] > 0) & (table[:, 2] <= 1))
+    if wrong.any():
+        raise ValueError(f"confidences must be in (0, 1], got {table[wrong][0, 2]}; a detection of confidence 0 is none")
+    if not np.isfinite(table[:, :2]).all():
+        raise ValueError("coordinates of detections must be finite, got NaN or infinity")
+    if regions is None:
+        return SlideFindings(np.zeros(0), table[:, 2], 0)
+    labels = _checked_regions(regions)
+    _check_sizes(downsample=downsample)
+    column, row = np.floor(table[:, :2].T / downsample).astype(np.int64)
+    outside = (column < 0) | (row < 0) | (column >= labels.shape[1]) | (row >= labels.shape[0])
+    if outside.any():
+        x, y = table[outside][0, :2]
+        raise ValueError(f"a detection at ({x:g}, {y:g}) lies outside regions {labels.shape} at downsample {downsample:g}")
+    ids, skipped = np.unique(labels[labels > 0]), np.array(list(isolated), np.int64)
+    targets = ids[~np.isin(ids, skipped)]
+    hit = labels[row, column]
+    best = np.zeros(len(targets))
+    counted = np.isin(hit, targets)
+    np.maximum.at(best, np.searchsorted(targets, hit[counted]), table[counted, 2])
+    return SlideFindings(best[best > 0], table[hit == 0, 2], len(targets))
+
+
+@dataclass(frozen=True, eq=False)
+class FrocResult:
+    """The curve of all slides added so far. NaN where there are no lesions or no slides."""
+
+    score: float  # mean of `sensitivities`, in [0, 1]
+    rates: tuple[float, ...]  # false positives per slide
+    sensitivities: tuple[float, ...]  # at the rates
+    threshold: Floats  # (n,) each confidence, ascending, and infinity: where nothing is detected
+    false_positives: Floats  # (n,) per slide, of confidence >= threshold
+    sensitivity: Floats  # (n,) share of lesions with a detection of confidence >= threshold
+    lesions: int
+    slides: int
+
+
+class Froc:
+    """FROC over slides, one at a time. States add up: workers and jobs merge exactly.
+
+    Args:
+        rates: false positives per slide at which sensitivity is taken.
+
+    Raises:
+        ValueError: no rate, or one that is not positive.
+
+    Example:
+        >>> froc = Froc()
+        >>> for score, mask in slides:
+        ...     regions = evaluation_mask(mask, mpp=8.0)
+        ...     points = detections(score, min_distance_px=12, threshold=0.5)
+        ...     froc.add(points, regions, isolated=isolated_tumor_cells(regions, mpp=8.0))
+        >>> froc.result().score
+    """
+
+    def __init__(self, rates: Sequence[float] = RATES) -> None:
+        if not rates or not all(0 < rate < math.inf for rate in rates):
+            raise ValueError(f"rates must be one or more positive numbers of false positives per slide, got {tuple(rates)}")
+        self.rates = tuple(float(rate) for rate in rates)
+        self._parts: list[SlideFindings] = []
+
+    @property
+    def findings(self) -> SlideFindings:
+        """All slides together."""
+        return SlideFindings.total(self._parts)
+
+    def add(
+        self,
+        points: Sequence[Detection],
+        regions: NDArray[np.integer] | None = None,
+        *,
+        isolated: Iterable[int] = (),
+        downsample: float = 1.0,
+    ) -> SlideFindings:
+        """Add one slide; returns its own findings, to keep. Arguments and errors as `slide_findings`."""
+        findings = slide_findings(points, regions, isolated=isolated, downsample=downsample)
+        self._parts.append(findings)
+        return findings
+
+    def __add__(self, other: Froc) -> Froc:
+        """The state of both. Neither is changed.
+
+        Raises:
+            ValueError: the rates differ.
+        """
+        if not isinstance(other, Froc):
+            return NotImplemented
+        if self.rates != other.rates:
+            raise ValueError(f"cannot add FROCs of different rates: {self.rates} and {other.rates}")
+        total = Froc(self.rates)
+        total._parts = [*self._parts, *other._parts]
+        return total
+
+    def result(self) -> FrocResult:
+        """The curve and its score."""
+        every = self.findings
+        threshold = np.append(np.unique(np.concatenate([every.found, every.false])), np.inf)
+        misses, hits = (_at_least(values, threshold) for values in (every.false, every.found))
+        false_positives = misses / every.slides if every.slides else np.full(len(threshold), np.nan)
+        sensitivity = hits / every.lesions if every.lesions else np.full(len(threshold), np.nan)
+        at_rates = np.interp(self.rates, false_positives[::-1], sensitivity[::-1])
+        return FrocResult(
+            score=float(at_rates.mean()),
+            rates=self.rates,
+            sensitivities=tuple(float(value) for value in at_rates),
+            threshold=threshold,
+            false_positives=false_positives,
+            sensitivity=sensitivity,
+            lesions=every.lesions,
+            slides=every.slides,
+        )
+
+
+def _at_least(values: Floats, threshold: Floats) -> NDArray[np.int64]:
+    """How many values are >= each threshold."""
+    return len(values) - np.searchsorted(np.sort(values), threshold, side="left")
+
+
+@source("Ehteshami Bejnordi et al., Diagnostic assessment of deep learning algorithms for lymph node metastases, JAMA 2017")
+def froc(state: Froc) -> float:
+    """Mean sensitivity to lesions at 1/4, 1/2, 1, 2, 4 and 8 false positives per slide; NaN without lesions."""
+    return state.result().score
+
+
+@source("Ehteshami Bejnordi et al., Diagnostic assessment of deep learning algorithms for lymph node metastases, JAMA 2017")
+def lesion_sensitivity(state: Froc, threshold: float = 0.0) -> float:
+    """Share of lesions, isolated tumor cells apart, with a detection of confidence >= threshold; NaN without lesions."""
+    every = state.findings
+    return int(np.count_nonzero(every.found >= threshold)) / every.lesions if every.lesions else float("nan")
