@@ -82,9 +82,8 @@ def cluster_sums(table: ArrayLike, clusters: Sequence[str]) -> Floats:
             f"{np.count_nonzero(~np.isfinite(rows).all(axis=1))} of {len(rows)} rows hold NaN or infinity; leave them out first"
         )
     _, group = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    sums = np.zeros((int(group.max()) + 1, rows.shape[1]))
-    np.add.at(sums, group, rows)
-    return sums
+    order = np.argsort(group, kind="stable")
+    return np.add.reduceat(rows[order], np.flatnonzero(np.diff(group[order], prepend=-1)), axis=0)
 
 
 def resampled_sums(

@@ -181,19 +181,20 @@ def _difference(pair: Pair, draws: _Draws | None) -> Difference:
     mean = value - other
     if draws is None or math.isnan(mean):
         return Difference(mean, math.nan, math.nan, math.nan, pair.clusters)
-    replicates = _gaps(pair, draws.weights, draws.weights, pair.a, pair.b)
-    interval = student_interval(replicates, mean, pair.clusters, within=(-1.0, 1.0))
-    kept = 1.0 - draws.swaps
-    swapped = _gaps(pair, np.hstack([kept, draws.swaps]), np.hstack([draws.swaps, kept]), *2 * [np.vstack([pair.a, pair.b])])
+    drawn = _gaps(pair, draws.weights, (pair.a, pair.b))
+    interval = student_interval(drawn, mean, pair.clusters, within=(-1.0, 1.0))
+    swapped = _gaps(pair, draws.swaps, (pair.b - pair.a, pair.a - pair.b), (pair.a.sum(0), pair.b.sum(0)))
     hits = int(np.count_nonzero(np.abs(swapped) >= abs(mean) - 1e-12))
     p = hits / len(swapped) if draws.exact else (1 + hits) / (1 + len(swapped))
     return Difference(mean, interval.low, interval.high, p, pair.clusters)
 
 
-def _gaps(pair: Pair, weights_a: Floats, weights_b: Floats, a: Floats, b: Floats) -> Floats:
-    """Statistic of ``weights_a @ a`` minus that of ``weights_b @ b``, some rows at a time."""
-    parts = [slice(i, i + ROWS) for i in range(0, len(weights_a), ROWS)]
-    return np.concatenate([pair.statistic(weights_a[s] @ a) - pair.statistic(weights_b[s] @ b) for s in parts])
+def _gaps(
+    pair: Pair, weights: Floats, tables: tuple[Floats, Floats], start: tuple[Floats | float, Floats | float] = (0, 0)
+) -> Floats:
+    """Statistic of the first method minus that of the second, whose sums are ``start + weights @ table``; some rows at a time."""
+    parts = [weights[i : i + ROWS] for i in range(0, len(weights), ROWS)]
+    return np.concatenate([pair.statistic(start[0] + w @ tables[0]) - pair.statistic(start[1] + w @ tables[1]) for w in parts])
 
 
 def _draw(patients: Sequence[str], generator: np.random.Generator, replicates: int) -> _Draws | None:

@@ -96,15 +96,16 @@ def _aligned(a: Sequence[PixelCounts], b: Sequence[PixelCounts]) -> tuple[Floats
     of which PxAP knows nothing. So each bin goes to the number of pixels, over all samples, at or above it. This is monotone:
     no PxAP changes. It is our choice, and makes the test for PxAP exact up to the error of these ranks only.
     """
-    ranks = [at_least(PixelCounts.total(counts).histogram) for counts in (a, b)]
+    histograms = [PixelCounts.total(counts).histogram for counts in (a, b)]
+    filled = [np.flatnonzero(histogram) for histogram in histograms]
+    ranks = [at_least(histogram)[bins] for histogram, bins in zip(histograms, filled, strict=True)]
     grid = np.unique(np.concatenate(ranks))  # ascending numbers of pixels: descending scores
     tables = []
-    for counts, rank in zip((a, b), ranks, strict=True):
-        place = grid.size - 1 - np.searchsorted(grid, rank)
-        table = np.zeros((2, len(counts), grid.size))
-        for side, arrays in enumerate(([c.positives for c in counts], [c.negatives for c in counts])):
-            np.add.at(table[side].T, place, np.stack(arrays).T)
-        tables.append(np.hstack([table[0], table[1]]))
+    for counts, bins, rank in zip((a, b), filled, ranks, strict=True):
+        table = np.zeros((len(counts), 2, grid.size))
+        arrays = np.stack([np.stack([c.positives[bins], c.negatives[bins]]) for c in counts])
+        table[:, :, grid.size - 1 - np.searchsorted(grid, rank)] = arrays
+        tables.append(table.reshape(len(counts), -1))
     return tables[0], tables[1]
 
 
