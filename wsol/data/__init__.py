@@ -31,6 +31,8 @@ _WHERE = {
     "MapReader": "mapstore",
     "MapWriter": "mapstore",
     "StoredMap": "mapstore",
+    "read_foreign_map": "foreign",
+    "register": "foreign",
 }
 
 SOURCES = {
