@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsol.cli.config import Evaluate
+from wsol.cli.classify import classification, clusters
 from wsol.cli.files import atomic, read_json, write_json
-from wsol.cli.scoring import BADGE, Maps, Scale, fit_scale, score
+from wsol.cli.job import Job, count
+from wsol.cli.regions import boxes, regions
+from wsol.cli.schema import Evaluate
+from wsol.cli.scoring import BADGE, Scale
+from wsol.cli.tuning import Tuning, candidates, chosen_threshold
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from wsol.data import Manifest, Masks, StoredMap
     from wsol.evaluation import PixelCounts, Threshold
-
-BOUNDED = {"all-ones", "random", "pixel-regression"}
-"""Floors that already are in [0, 1]."""
 
 
 def evaluate(
@@ -41,160 +40,133 @@ def evaluate(
     from wsol.data import read_manifest, read_masks
     from wsol.tracking import provenance
 
-    listing, truth, run = read_manifest(manifest), read_masks(masks), read_json(record)
-    rows = listing.rows(key["fold"], key["split"]).reset_index(drop=True)
-    tuning = listing.rows(key["fold"], "valcl").reset_index(drop=True)
-    split, tune = Maps(maps, rows["sample"]), Maps(validation, tuning["sample"])
-    methods, made = split.first()
-    scored: dict[str, Any] = {}
-    counts: dict[str, dict[str, PixelCounts]] = {}
-    for method in methods:
-        scored[method], counts[method] = _method(settings, method, listing, truth, rows, split, tune, key, run, made)
+    job = Job(settings, read_manifest(manifest), read_masks(masks), maps, validation, key, read_json(record))
+    scored, counts = {}, {}
+    for method in job.methods:
+        scored[method], counts[method] = _method(job, method)
+    opened = job.truth.opened
     result = {
         "key": key,
-        "classes": listing.classes,
-        "mask_means": listing.mask_means,
-        "note": listing.note,
-        "supervision": run["supervision"],
-        "classification": None if key["model"] == "floors" else _classification(rows, split, settings, listing),
+        "classes": job.listing.classes,
+        "mask_means": job.listing.mask_means,
+        "note": job.listing.note,
+        "protocol": settings.protocol,
+        "supervision": job.run["supervision"],
+        "classification": _classified(job),
         "methods": scored,
+        "masks_opened": {"validation": len(opened & set(job.tuning["sample"])), "scored": len(opened & set(job.rows["sample"]))},
         "provenance": provenance(settings.model_dump(), inputs={"manifest": manifest, "masks": masks}, seed=key["seed"]),
     }
-    _write_curves(curves, counts, rows)
+    _write_curves(curves, counts, job.rows)
     write_json(scores, result)
     if settings.ledger and key["split"] == "test":
         _ledger(Path(settings.ledger), key, result)
 
 
-def _method(
-    settings: Evaluate, method: str, listing: Manifest, truth: Masks, rows: pd.DataFrame, split: Maps, tune: Maps,
-    key: dict[str, Any], run: dict[str, Any], made: dict[str, Any],
-) -> tuple[dict[str, Any], dict[str, PixelCounts]]:  # fmt: skip
+def _method(job: Job, method: str) -> tuple[dict[str, Any], dict[str, PixelCounts]]:
     """Everything about one method: scale and threshold from validation, counts per sample, groups, negatives, badges."""
-    from wsol.evaluation import PixelCurve, summarize
+    from wsol.evaluation import Threshold, summarize
 
-    floor = key["model"] == "floors"
-    rectified = False if floor else _rectified(method, made)
-    scale = fit_scale(settings.scale, (m for _, m in tune.read(method)), rectified=rectified, bounded=floor and method in BOUNDED)
-    threshold = _threshold(settings, scale, truth, tune.read(method), set(listing.rows(key["fold"], "valpx")["sample"]))
-    per_sample: dict[str, PixelCounts] = {}
-    exact: dict[str, PixelCurve] = {}
-    seconds, drawn = [], "whole image"
-    names = dict(zip(rows["sample"], [listing.classes[i] for i in rows["label"]], strict=True))
-    for sample, stored in split.read(method):
-        seconds.append(stored.seconds)
-        drawn = {"tile": "per tile"}.get(stored.drawn, drawn)
-        if not truth.has(sample):
-            continue
-        mask = truth.open(sample, shape=stored.size)
-        values = score(stored, scale, mask.shape)
-        for group in ("all", names[sample]):  # one exact curve per group: 33 MB each, however many samples
-            per_sample[sample] = exact.setdefault(group, PixelCurve(exact=True)).add(values, mask)
-    kept = rows[rows["sample"].isin(per_sample)]
+    settings, listing = job.settings, job.listing
+    scale = job.scale(method, settings.scale)
+    tuning, counted = job.tune(method, scale), count(job, method, scale)
+    threshold = chosen_threshold(settings, tuning, counted.histograms)
+    kept = job.rows[job.rows["sample"].isin(counted.samples)]
     summary = summarize(
-        [per_sample[s] for s in kept["sample"]],
+        [counted.samples[s] for s in kept["sample"]],
         samples=list(kept["sample"]),
         labels=[listing.classes[i] for i in kept["label"]],
-        patients=_clusters(kept),
+        patients=clusters(kept),
+        slides=list(kept["slide"]),
         threshold=threshold,
-        exact={group: curve.exact_ap() for group, curve in exact.items()},
+        candidates=candidates(settings, tuning, counted.histograms),
+        exact={group: curve.exact_ap() for group, curve in counted.exact.items()},
+        exact_auc={group: curve.exact_auc() for group, curve in counted.exact.items()},
         replicates=settings.bootstrap,
-        generator=np.random.default_rng(key["seed"]),
+        generator=np.random.default_rng(job.key["seed"]),
     )
-    badges = _badges(method, scale, threshold, drawn, listing, key, run, made)
+    if summary["transfer"] is not None:
+        summary["transfer"]["validation"] = _few_masks(job, tuning)
+    found, hits = regions(job, method, scale, Threshold.from_dict(summary["threshold"])) if settings.regions else (None, {})
+    for sample, region in hits.items():
+        summary["samples"][sample] |= region
     facts = {
-        "badges": badges,
-        "seconds": float(np.median(seconds)),
+        "badges": _badges(job, method, scale, threshold, counted.drawn),
+        "seconds": float(np.median(counted.seconds)),
         "scale": scale.to_dict(),
         "class": "+".join(listing.positive),
+        "scales": _scales(job, method),
+        "regions": found,
+        "boxes": boxes(job, method, scale) if settings.boxes_px else None,
     }
-    return {**facts, **summary}, per_sample
+    return {**facts, **summary}, counted.samples
 
 
-def _rectified(method: str, made: dict[str, Any]) -> bool:
-    """Whether the final map of a method is rectified: a fact of its class."""
-    from wsol._names import resolve
-    from wsol.cams import METHODS
-
-    name = next(m["method"] for m in made["methods"] if m["id"] == method)
-    return bool(resolve("CAM method", name, METHODS, "wsol.cams").rectified)
+def _classified(job: Job) -> dict[str, Any] | None:
+    """Class decisions of the model; floors make none."""
+    if job.floors:
+        return None
+    return classification(job.rows, job.scored, job.listing, job.settings.bootstrap, job.temperature)
 
 
-def _clusters(rows: pd.DataFrame) -> list[str]:
-    """The patient of each sample; the slide where no patient is known ("" if neither is)."""
-    return list(rows["patient"].where(rows["patient"] != "", rows["slide"]))
+def _few_masks(job: Job, tuning: Tuning) -> dict[str, Any] | None:
+    """How far the threshold would move with other validation masks."""
+    from wsol.evaluation import few_masks
+
+    if tuning.pooled is None:
+        return None
+    names = list(tuning.masked)
+    found = few_masks(
+        [tuning.masked[s] for s in names],
+        [job.split.patients[s] or s for s in names],
+        generator=np.random.default_rng(job.key["seed"]),
+        replicates=job.settings.bootstrap,
+    )
+    return found.to_dict()
 
 
-def _threshold(
-    settings: Evaluate, scale: Scale, truth: Masks, maps: Iterable[tuple[str, StoredMap]], allowed: set[str]
-) -> Threshold:
-    """The threshold, from validation maps and never from the split that is scored.
+def _scales(job: Job, method: str) -> dict[str, Any]:
+    """What each scale would do to ranking and to threshold transfer; a scale that does not apply says why."""
+    from wsol.evaluation import PixelCounts, transfer
 
-    Args:
-        settings: says which source.
-        scale: of the method.
-        truth: masks; only those of `allowed` are opened.
-        maps: of the validation split.
-        allowed: validation samples (role valpx) whose masks may be opened.
-    """
-    from wsol.evaluation import PixelCounts, Threshold, best_threshold, count_pixels, otsu, score_histogram
-
-    if settings.threshold == "fixed":
-        return Threshold(settings.fixed, "fixed")
-    masked: list[PixelCounts] = []
-    histogram = np.zeros(1001, np.int64)
-    for sample, stored in maps:
-        if settings.threshold != "otsu" and sample in allowed and truth.has(sample):
-            mask = truth.open(sample, shape=stored.size)
-            masked.append(count_pixels(score(stored, scale, mask.shape), mask))
-        histogram += score_histogram(score(stored, scale, stored.array.shape))
-    if any(c.positives.any() for c in masked):
-        return best_threshold(PixelCounts.total(masked), source="validation masks", masks=len(masked))
-    if settings.threshold == "validation-masks":
-        raise ValueError(
-            "threshold: validation-masks, but no validation sample has a mask with foreground; use auto, otsu or fixed"
-        )
-    return otsu(histogram) if histogram.any() else Threshold(settings.fixed, "fixed")
+    table: dict[str, Any] = {}
+    for kind in job.settings.compare_scales:
+        try:
+            scale = job.scale(method, kind)
+            counted = count(job, method, scale, groups=False)
+            threshold = chosen_threshold(job.settings, job.tune(method, scale), counted.histograms)
+        except ValueError as error:
+            table[kind] = {"refused": str(error)}
+            continue
+        total, lost = PixelCounts.total(list(counted.samples.values())), transfer(counted.samples, threshold)
+        table[kind] = {
+            "badge": BADGE[scale.kind],
+            "pxap": total.pxap,
+            "ap": counted.exact["all"].exact_ap(),
+            "threshold": threshold.value,
+            "dice": lost.value,
+            "oracle_dice": lost.best,
+            "gap": lost.gap,
+        }
+    return table
 
 
-def _badges(
-    method: str,
-    scale: Scale,
-    threshold: Threshold,
-    drawn: str,
-    listing: Manifest,
-    key: dict[str, Any],
-    run: dict[str, Any],
-    made: dict[str, Any],
-) -> dict[str, str]:
+def _badges(job: Job, method: str, scale: Scale, threshold: Threshold, drawn: str) -> dict[str, str]:
     """The badges of one number, from what was really opened."""
     from wsol.evaluation import Badges
     from wsol.tracking import code_version
 
-    checkpoint = {"b-cl": "validation labels (B-CL)"}.get(key["checkpoint"], key["checkpoint"])
-    map_class = {"positive": "declared positive", "truth": "ground truth"}.get(made["map_class"], made["map_class"])
+    made, run = job.made, job.run
     return Badges(
         supervision=f"masks ({run['masks']})" if method == "pixel-regression" else run["supervision"],
-        checkpoint=checkpoint,
+        checkpoint={"b-cl": "validation labels (B-CL)"}.get(job.key["checkpoint"], job.key["checkpoint"]),
         threshold=threshold.badge,
-        map_class=map_class,
+        map_class={"positive": "declared positive", "truth": "ground truth"}.get(made["map_class"], made["map_class"]),
         scale=BADGE[scale.kind],
-        split_unit=listing.split_unit,
+        split_unit=job.listing.split_unit,
         drawn=drawn,
         code=code_version(),
     ).to_dict()
-
-
-def _classification(rows: pd.DataFrame, split: Maps, settings: Evaluate, listing: Manifest) -> dict[str, Any]:
-    """Accuracy at image or slide level, with an interval by patient; samples without logits (no tissue) are left out."""
-    from wsol.evaluation import summarize_classification
-
-    logits = {sample: reader.logits(sample) for sample, reader in split.readers() if reader.has_logits(sample)}
-    kept = rows[rows["sample"].isin(logits)]
-    predicted = np.array([int(np.argmax(logits[s])) for s in kept["sample"]])
-    return summarize_classification(
-        kept["label"].to_numpy(), predicted, _clusters(kept), generator=np.random.default_rng(0), replicates=settings.bootstrap
-    )
 
 
 def _write_curves(path: Path, counts: dict[str, dict[str, PixelCounts]], rows: pd.DataFrame) -> None:
