@@ -111,7 +111,7 @@ def test_negatives_are_scored_by_area_each_sample_once():
     areas = [float((score >= np.float32(0.6)).mean()) for score, _ in pairs[4:]]
     assert negatives["flagged_area"] == pytest.approx(np.mean(areas))
     assert (negatives["samples"], negatives["patients"]) == (2, 2)
-    assert min(areas) <= negatives["interval"][0] <= negatives["interval"][1] <= max(areas)
+    assert negatives["interval"] == [0.0, 1.0]  # two patients that differ say nothing: t of one degree of freedom is 12.7
     only = [count_pixels(*p) for p in pairs[:4]]
     who = {"samples": list("abcd"), "labels": ["t"] * 4, "patients": list("abcd")}
     generator = np.random.default_rng(0)

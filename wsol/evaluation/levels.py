@@ -145,7 +145,7 @@ def _metrics(
         names = ("accuracy", "balanced_accuracy", "auc", "ece", "brier", "confusion")
         return {**dict.fromkeys(names), "interval": [None, None], "patients": 0, **facts}
     called = rows.argmax(axis=1)
-    interval = bootstrap_accuracy(truth, called, patients, generator=generator, replicates=replicates)
+    interval = bootstrap_accuracy(truth, called, patients, generator=generator, replicates=replicates, kind="t")
     two = rows.shape[1] == 2
     return {
         "accuracy": accuracy(truth, called),

@@ -31,7 +31,7 @@ def _negatives(cohort: Cohort, generator: np.random.Generator, replicates: int) 
         return None
     areas = np.array([c.area for c in chosen.confusions()])
     table = np.column_stack([areas, np.ones(len(areas))])
-    interval = bootstrap(table, chosen.patients, ratio, generator=generator, replicates=replicates)
+    interval = bootstrap(table, chosen.patients, ratio, generator=generator, replicates=replicates, kind="t", within=(0.0, 1.0))
     return {
         "flagged_area": float(areas.mean()),
         "interval": interval.ends,
@@ -156,7 +156,7 @@ def summarize_classification(
         generator: for the bootstrap.
         replicates: bootstrap replicates.
     """
-    interval = bootstrap_accuracy(labels, predicted, patients, generator=generator, replicates=replicates)
+    interval = bootstrap_accuracy(labels, predicted, patients, generator=generator, replicates=replicates, kind="t")
     return {
         "accuracy": accuracy(labels, predicted),
         "balanced_accuracy": balanced_accuracy(labels, predicted),
