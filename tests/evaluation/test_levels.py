@@ -75,9 +75,9 @@ def test_numbers_are_those_of_scikit_learn(classes):
         assert row["auc"] == pytest.approx(metrics.roc_auc_score(truth, mean, multi_class="ovr"))
     assert (row["samples"], row["patients"], row["conflicting"]) == (30, 15, 0)
     again = rng(1)
-    tile = bootstrap_accuracy(labels, p.argmax(axis=1), patients, generator=again)
+    tile = bootstrap_accuracy(labels, p.argmax(axis=1), patients, generator=again, kind="t")
     assert found["tile"]["interval"] == tile.ends
-    slides = bootstrap_accuracy(truth, called, [f"p{i // 2:02d}" for i in range(30)], generator=again)
+    slides = bootstrap_accuracy(truth, called, [f"p{i // 2:02d}" for i in range(30)], generator=again, kind="t")
     assert row["interval"] == slides.ends
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
