@@ -102,3 +102,16 @@ def test_a_fold_that_is_not_there_is_named():
 
 def test_the_reference_in_the_docs_is_the_schema():
     assert (ROOT / "docs/configuration.md").read_text() == reference() + "\n"
+
+
+def test_a_shuffled_control_must_be_one():
+    study = {
+        "prepare": {"name": "x", "source": "phantom"},
+        "models": {"gap": {}, "noise": {"shuffle_labels": True}},
+        "maps": {"fast": ["cam"]},
+    }
+    assert load_config({**study, "probe": {"samples": 2, "shuffled": {"gap": "noise"}}}).probe.shuffled == {"gap": "noise"}
+    with pytest.raises(ConfigError, match=r"models\.gap is trained on true labels"):
+        load_config({**study, "probe": {"shuffled": {"noise": "gap"}}})
+    with pytest.raises(ConfigError, match="did you mean 'noise'"):
+        load_config({**study, "probe": {"shuffled": {"gap": "nois"}}})

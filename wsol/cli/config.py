@@ -62,6 +62,11 @@ class Config(Section):
             _known("strategy", [model.strategy], STRATEGIES)
             _known("training setting", model.train, Train.model_fields)
             self.lineage(name)
+        for name in (*self.probe.shuffled, *self.probe.shuffled.values()):
+            _known("model (in probe.shuffled)", [name], self.models)
+        for name in self.probe.shuffled.values():
+            if not self.models[name].shuffle_labels:
+                raise ValueError(f"probe.shuffled: models.{name} is trained on true labels; set shuffle_labels: true there")
         for name in self.maps:
             ids = [m["id"] for m in self.methods(name)]
             if len(set(ids)) < len(ids):
