@@ -61,6 +61,18 @@ def parent_checkpoint(w):
     return f"{R}/train/{run}/{STUDY.checkpoints[0]}.safetensors"
 
 
+def shuffled_checkpoint(w):
+    """The checkpoint of the model trained on shuffled labels that this one is compared with, where the study names one."""
+    other = STUDY.probe.shuffled.get(w.model)
+    run = RUN.format(dataset=w.dataset, model=other, fold=w.fold, seed=w.seed)
+    return f"{R}/train/{run}/{w.checkpoint}.safetensors" if other else []
+
+
+def run_key(w):
+    """What one evaluation or probe is about, as JSON."""
+    return settings(**{k: w[k] for k in ("dataset", "model", "checkpoint", "set", "split")}, fold=int(w.fold), seed=int(w.seed))
+
+
 def tile_tables(slides):
     return [f"{R}/tile/{DATASET}/{slide}.parquet" for slide in slides]
 
@@ -82,6 +94,15 @@ def scores(floors=True):
         f"{R}/evaluate/{MAPS}/{{split}}/scores.json".format(**run, split=split)
         for run in PLAN.runs(floors)
         for split in STUDY.evaluate.splits
+    ]
+
+
+def probes():
+    """One probe per trained map set, on the first split that is scored; none unless the study asks for them."""
+    return [
+        f"{R}/probe/{MAPS}/{{split}}.json".format(**run, split=STUDY.evaluate.splits[0])
+        for run in PLAN.runs(floors=False)
+        if STUDY.probe.samples
     ]
 
 

@@ -17,7 +17,7 @@ rule evaluate:
         # A folder, not a list: thousands of slides do not fit in one command line.
         maps=lambda w: map_base(w, w.split),
         validation=lambda w: map_base(w, "valcl"),
-        key=lambda w: settings(**{k: w[k] for k in ("dataset", "model", "checkpoint", "set", "split")}, fold=int(w.fold), seed=int(w.seed)),
+        key=run_key,
     shell:
         "wsol evaluate --manifest {input.manifest} --masks {input.masks} --record {input.record} --key {params.key:q}"
         " --settings {params.settings:q} --validation {params.validation} --maps {params.maps} --scores {output.scores} --curves {output.curves} 2> {log}"
@@ -38,3 +38,47 @@ rule heatmap:
     shell:
         "wsol heatmap --manifest {input.manifest} --masks {input.masks} --maps {input.maps} --scores {input.scores}"
         " --settings {params.settings:q} --out {output.index} 2> {log}"
+
+
+# Pixels are taken away (faithfulness) and weights are (sanity); off unless the study's `probe.samples` is above 0.
+rule probe:
+    input:
+        model=f"{R}/train/{RUN}/{{checkpoint}}.safetensors",
+        recipe=f"{R}/train/{RUN}/{{checkpoint}}.json",
+        manifest=rules.prepare.output.manifest,
+        masks=rules.prepare.output.masks,
+        tiles=lambda w: tile_tables(PLAN.slides.get((int(w.fold), w.split), [])),
+        shuffled=shuffled_checkpoint,
+    output:
+        probe=f"{R}/probe/{MAPS}/{{split}}.json",
+    log:
+        f"logs/probe/{MAPS}-{{split}}.log",
+    benchmark:
+        f"{R}/benchmark/probe/{MAPS}/{{split}}.tsv"
+    params:
+        settings=lambda w: settings(
+            methods=STUDY.methods(w.set), map_class=STUDY.localize.map_class, device=STUDY.localize.device, **STUDY.probe.model_dump(exclude={"shuffled"})
+        ),
+        key=run_key,
+        tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
+        shuffled=lambda w, input: f"--shuffled {input.shuffled}" if input.get("shuffled") else "",
+    shell:
+        "wsol probe --model {input.model} --manifest {input.manifest} --masks {input.masks} --key {params.key:q} {params.tiles} {params.shuffled}"
+        " --settings {params.settings:q} --threads {threads} --out {output.probe} 2> {log}"
+
+
+# What a careful reviewer would ask of the numbers. The findings stand on the page; they do not stop the study.
+rule audit:
+    input:
+        scores=scores(),
+        manifest=rules.prepare.output.manifest,
+        masks=rules.prepare.output.masks,
+    output:
+        audit=f"{R}/audit/{DATASET}/audit.json",
+    log:
+        f"logs/audit/{DATASET}.log",
+    params:
+        scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
+        ledger=f"--ledger {STUDY.evaluate.ledger}" if STUDY.evaluate.ledger else "",
+    shell:
+        "wsol audit --manifest {input.manifest} --masks {input.masks} --results {R} {params.scores} {params.ledger} --out {output.audit} 2> {log}"

@@ -1,19 +1,23 @@
 rule report:
     input:
         scores=scores(),
+        audit=rules.audit.output.audit,
+        probes=probes(),
         heatmaps=heatmaps(),
         histories=histories(),
         statuses=[f"{R}/tile/{DATASET}/{slide}.json" for slide in PLAN.all_slides()],
     output:
         page=f"{R}/report/{DATASET}/index.html",
         table=f"{R}/report/{DATASET}/leaderboard.csv",
+        differences=f"{R}/report/{DATASET}/differences.csv",
     log:
         f"logs/report/{DATASET}.log",
     params:
         title=STUDY.report.title or DATASET,
         scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
+        probes=lambda w, input: " ".join(f"--probes {path}" for path in input.probes),
     shell:
-        "wsol report --title {params.title:q} --results {R} {params.scores} --out {output.page} 2> {log}"
+        "wsol report --title {params.title:q} --results {R} {params.scores} --audit {input.audit} {params.probes} --out {output.page} 2> {log}"
 
 
 TRACKING_URI = STUDY.log.tracking_uri or f"sqlite:///{Path(R).absolute()}/log/mlflow.db"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from wsol import __version__
-from wsol.cli import besides
-from wsol.cli.config import ConfigError, Evaluate, Heatmap, Prepare, Section, Tile, parse
+from wsol.cli import besides, evaluation_verbs
+from wsol.cli.config import ConfigError, parse
 from wsol.cli.files import parse_yaml
+from wsol.cli.schema import Heatmap, Prepare, Section, Tile
 
 app = typer.Typer(
     name="wsol",
@@ -172,27 +172,6 @@ def draw_floors_(
     draw_floors(model=model, manifest=manifest, out=out, split=split, fold=fold, slide=slide, seed=seed, mpp=mpp)
 
 
-@app.command("evaluate")
-def evaluate_(
-    manifest: ManifestPath,
-    masks: MasksPath,
-    maps: Annotated[Path, typer.Option(help="maps of the split that is scored: a file, or a folder with one file per slide")],
-    scores: Annotated[Path, typer.Option(help="where to write scores.json")],
-    curves: Annotated[Path, typer.Option(help="where to write the per-sample counts (parquet)")],
-    validation: Annotated[Path, typer.Option(help="maps of the validation split, for threshold and scale")],
-    record: Annotated[Path, typer.Option(help="run.json of the training run, or the floors' JSON", exists=True)],
-    key: Annotated[str, typer.Option(help="JSON with dataset, model, fold, seed, checkpoint, set, split")],
-    settings: Settings = "{}",
-) -> None:
-    """Score maps over all thresholds, at the masks' own resolution, with intervals by patient and a badge on every number."""
-    from wsol.cli.evaluate import evaluate
-
-    evaluate(
-        _section(Evaluate, settings), manifest=manifest, masks=masks, maps=maps, validation=validation, record=record,
-        key=json.loads(key), scores=scores, curves=curves,
-    )  # fmt: skip
-
-
 @app.command("heatmap")
 def heatmap_(
     manifest: ManifestPath,
@@ -211,16 +190,18 @@ def heatmap_(
 @app.command("report")
 def report_(
     scores: Annotated[list[Path], typer.Option(help="scores.json; give the option once per file")],
-    out: Annotated[Path, typer.Option(help="the page (HTML); leaderboard.csv stands beside it")],
+    out: Annotated[Path, typer.Option(help="the page (HTML); leaderboard.csv and differences.csv stand beside it")],
     results: Annotated[Path, typer.Option(help="folder of the results, where pictures, histories and statuses are found")] = Path(
         "results"
     ),
     title: Annotated[str, typer.Option(help="title of the page")] = "wsol",
+    audit: Annotated[Path | None, typer.Option(help="findings of `wsol audit` (JSON)", exists=True)] = None,
+    probes: Annotated[list[Path] | None, typer.Option(help="JSON of `wsol probe`; give the option once per file")] = None,
 ) -> None:
-    """One self-contained HTML page: leaderboard with badges, threshold curves, overlays, failures, provenance."""
+    """One self-contained HTML page: leaderboard with badges, thresholds, differences, overlays, audit, provenance."""
     from wsol.cli.report import report
 
-    report(scores, out=out, results=results, title=title)
+    report(scores, out=out, results=results, title=title, audit=audit, probes=probes or [])
 
 
 @app.command("log")
@@ -243,6 +224,7 @@ def log_(
         log_runs(scores or [], results=results, tracking_uri=tracking_uri, experiment=experiment, out=out)
 
 
+evaluation_verbs.attach(app, _section)
 besides.attach(app)
 
 

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from wsol.cli.config import Config
+from wsol.cli.differences import arenas, differences, ranking, write_differences
+from wsol.cli.files import read_json
 from wsol.cli.results import histories, read_scores, statuses
 
 
-def report(paths: list[Path], *, out: Path, results: Path, title: str) -> None:
-    """One self-contained page, and the leaderboard as CSV beside it."""
+def report(
+    paths: list[Path], *, out: Path, results: Path, title: str, audit: Path | None = None, probes: Sequence[Path] = ()
+) -> None:
+    """One self-contained page; beside it the leaderboard and the paired differences as CSV."""
     from wsol.reporting import write_report
 
     scores = read_scores(paths, results)
+    fields = arenas(paths)
+    compared = [table for arena in fields for table in differences(arena)]
+    write_differences(out.with_name("differences.csv"), compared)
     curves = [{"key": {"model": m, "fold": f, "seed": s}, "rows": rows} for (m, f, s), rows in histories(scores, results).items()]
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_report(
-        out, scores, title=title, histories=curves, statuses=statuses(scores, results), csv=out.with_name("leaderboard.csv")
+        out,
+        scores,
+        title=title,
+        histories=curves,
+        statuses=statuses(scores, results),
+        csv=out.with_name("leaderboard.csv"),
+        differences=compared,
+        rankings=[found for arena in fields if (found := ranking(arena))],
+        probes=[read_json(path) for path in probes],
+        audit=read_json(audit) if audit else None,
     )
 
 
 def table(paths: list[Path], split: str) -> str:
     """The leaderboard of one split as Markdown."""
-    from wsol.cli.files import read_json
     from wsol.reporting import markdown
 
     return markdown([read_json(path) for path in paths], split)
@@ -36,7 +51,7 @@ def where(config: Config) -> str:
             "",
             f"report     {results}/report/{name}/index.html",
             f"heat maps  {results}/heatmap/{name}/   (overlay .png, QuPath .geojson, pyramidal .ome.tiff)",
-            f"numbers    {results}/report/{name}/leaderboard.csv",
+            f"numbers    {results}/report/{name}/leaderboard.csv, differences.csv",
             "dashboard  make dashboard   (or: wsol dashboard), then open the address it prints",
         ]
     )

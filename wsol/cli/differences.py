@@ -1,0 +1,129 @@
+"""What follows from the counts of several methods on the same samples: paired differences, and ranks over thresholds."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsol.cli.files import atomic, read_json
+
+if TYPE_CHECKING:
+    from wsol.evaluation import PixelCounts
+
+UNRANKED = {"all-ones", "random"}
+"""Floors that nobody asks whether they are the best."""
+
+METRICS = ("pxap", "dice")
+WIDE = 24
+"""More methods than this are not compared in pairs: a table of hundreds of corrected p values says nothing."""
+
+
+@dataclass
+class Arena:
+    """All methods that were scored on the same samples: one split of one fold and seed of one dataset."""
+
+    key: dict[str, Any]
+    counts: dict[str, dict[str, PixelCounts]] = field(default_factory=dict)
+    thresholds: dict[str, dict[str, float]] = field(default_factory=dict)
+    pxap: dict[str, float] = field(default_factory=dict)
+    patients: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> list[str]:
+        """Samples that every method was scored on."""
+        return sorted(set.intersection(*(set(c) for c in self.counts.values())))
+
+
+def arenas(paths: Iterable[Path]) -> list[Arena]:
+    """The methods of score files, with the counts that stand beside each file, by what they were scored on."""
+    found: dict[tuple[Any, ...], Arena] = {}
+    for path in paths:
+        one = read_json(path)
+        key = {k: one["key"][k] for k in ("dataset", "split", "fold", "seed")}
+        arena = found.setdefault(tuple(key.values()), Arena(key))
+        _enter(arena, one, path.with_name("curves.parquet"))
+    return [arena for arena in found.values() if len(arena.counts) > 1 and arena.samples]
+
+
+def _enter(arena: Arena, one: Mapping[str, Any], curves: Path) -> None:
+    import pandas as pd
+
+    from wsol.evaluation import PixelCounts
+
+    if not curves.is_file():
+        raise FileNotFoundError(f"{curves}: the counts of the score file beside it are missing; run `wsol evaluate` again")
+    table = pd.read_parquet(curves)
+    key = one["key"]
+    for method, facts in one["methods"].items():
+        if key["model"] == "floors" and method in UNRANKED:
+            continue
+        name = method if key["model"] == "floors" else f"{method} of {key['model']} ({key['checkpoint']})"
+        rows = table[table["method"] == method]
+        samples: list[str] = rows["sample"].tolist()
+        pairs = zip(samples, rows["positives"].tolist(), rows["negatives"].tolist(), strict=True)
+        arena.counts[name] = {s: PixelCounts(np.asarray(p), np.asarray(n)) for s, p, n in pairs}
+        chosen = facts["threshold"]
+        arena.thresholds[name] = {s: (chosen.get("values") or {}).get(s, chosen["value"]) for s in samples}
+        arena.pxap[name] = facts["groups"]["all"]["pxap"] or 0.0
+        arena.patients |= dict(zip(samples, rows["patient"].where(rows["patient"] != "", rows["slide"]).tolist(), strict=True))
+
+
+def differences(arena: Arena, replicates: int = 1000) -> list[dict[str, Any]]:
+    """Every method against the one with the highest PxAP: a table per metric, patients drawn together for both."""
+    from wsol.evaluation import compare
+
+    samples = arena.samples
+    ranked = sorted(arena.counts, key=lambda name: -arena.pxap[name])[:WIDE]
+    if not any(arena.counts[ranked[0]][s].positives.any() for s in samples):
+        return []
+    tables = []
+    for metric in METRICS:
+        rows = compare(
+            {name: [arena.counts[name][s] for s in samples] for name in ranked},
+            [arena.patients[s] for s in samples],
+            metric,
+            {name: [arena.thresholds[name][s] for s in samples] for name in ranked},
+            ranked[0],
+            generator=np.random.default_rng(0),
+            replicates=replicates,
+        )
+        tables.append({**arena.key, "metric": metric, "reference": ranked[0], "correction": "holm", "rows": rows})
+    return tables
+
+
+def ranking(arena: Arena) -> dict[str, Any] | None:
+    """Ranks of the methods at every threshold; None without positives."""
+    from wsol.evaluation import PixelCounts, ranking_over_thresholds
+    from wsol.evaluation.intervals import plain
+
+    pooled = {name: PixelCounts.total([c[s] for s in arena.samples]) for name, c in arena.counts.items()}
+    if not any(c.positives.any() for c in pooled.values()):
+        return None
+    found = ranking_over_thresholds(pooled, "dice")
+    return {
+        **arena.key,
+        "threshold": found.threshold.tolist(),
+        "ranks": {name: [plain(float(v)) for v in line] for name, line in zip(found.methods, found.ranks, strict=True)},
+        "best": list(found.best),
+        "tau": [plain(float(v)) for v in found.tau],
+        "changes": found.changes,
+    }
+
+
+def write_differences(path: Path, tables: Iterable[Mapping[str, Any]]) -> None:
+    """One line per comparison, as fractions."""
+    lines = [
+        {k: v for k, v in table.items() if k != "rows"} | {f"method_{k}" if k == "name" else k: v for k, v in row.items()}
+        for table in tables
+        for row in table["rows"]
+    ]
+    columns = list(dict.fromkeys(name for line in lines for name in line)) or ["dataset"]
+    with atomic(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(lines)
