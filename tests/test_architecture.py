@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-ROOMS = {"slides", "models", "evaluation", "tracking", "reporting", "data", "cams", "training", "cli"}
-MAY = {"cli": ROOMS, "training": {"data", "models"}, "data": {"slides"}, "cams": {"models"}}
+ROOMS = {"slides", "models", "evaluation", "tracking", "reporting", "data", "cams", "robustness", "training", "cli"}
+MAY = {"cli": ROOMS, "training": {"data", "models"}, "data": {"slides"}, "cams": {"models"}, "robustness": {"slides"}}
 HEAVY = {"torch", "monai", "albumentations", "mlflow", "matplotlib", "numba", "pandas", "skimage", "openslide", "scipy"}
 
 
