@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+VOID = {"meta", "img", "br", "link", "input"}
 THRESHOLDS = np.linspace(0, 1, 101)
 CODE = "0.1.0+g0123456789ab"
 METHODS = {"cam": 0.9, "grad-cam": 0.9, "hirescam": 1.0, "layer-cam": 0.75}
@@ -146,6 +149,42 @@ def study(
         for f, s, split in grid
         for model, powers in {**models, "floors": FLOORS}.items()
     ]
+
+
+class Balance(HTMLParser):
+    """Fails on tags that are closed in the wrong order; collects attributes that load something, and ids."""
+
+    def __init__(self):
+        super().__init__()
+        self.stack, self.loads, self.ids = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.stack.append(tag)
+        self.loads += [(tag, k, v) for k, v in attrs if k in ("src", "href", "srcset", "data", "action", "xlink:href")]
+        self.ids += [v for k, v in attrs if k == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+
+def checked_html(text: str) -> None:
+    """Fails on a page that is not well nested, has an id twice, refers to none of its ids or loads anything."""
+    found = Balance()
+    found.feed(text)
+    assert found.stack == []
+    assert all(v.startswith(("data:image/", "#")) for _, _, v in found.loads), found.loads
+    assert "http" not in text
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert len(found.ids) == len(set(found.ids))
+    wanted = re.findall(r"url\(#([^)]*)\)", text) + [v[1:] for _, _, v in found.loads if v.startswith("#")]
+    assert set(wanted) <= set(found.ids)
+
+
+@pytest.fixture(scope="session")
+def check_html():
+    return checked_html
 
 
 @pytest.fixture(scope="session")

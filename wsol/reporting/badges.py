@@ -8,20 +8,28 @@ from collections.abc import Mapping, Sequence
 from wsol.reporting.table import Row
 
 KINDS = {
-    "supervision": ("training", "What training was told. Labels of whole slides or images are weak; masks are not."),
+    "supervision": (
+        "training",
+        "What training was told. Labels of whole slides or images are weak; masks are not. Shuffled labels are a control: such a "
+        "model must not localize.",
+    ),
     "checkpoint": (
         "checkpoint",
         "What picked the epoch: labels of the validation split (B-CL), masks (B-LOC), nothing (last), or a label-free rule.",
     ),
     "threshold": (
         "threshold",
-        "Where the threshold of Dice, precision and flagged area comes from. A test oracle is a bound, not a result.",
+        "Where the threshold of Dice, precision and flagged area comes from. A test oracle is a bound, not a result. Conformal: "
+        "it bounds the flagged area of negative patients like those it was calibrated on, of others it says nothing.",
     ),
     "map_class": (
         "map of",
         "Whose evidence is drawn: the declared positive class needs no label at test time, the ground truth does.",
     ),
-    "scale": ("scale", "How raw maps became scores in [0, 1]. Min-max per image marks something even where nothing is."),
+    "scale": (
+        "scale",
+        "How raw maps became scores in [0, 1]. Min-max per image or per slide marks something even where nothing is.",
+    ),
     "split_unit": (
         "split by",
         "What the split keeps on one side. Splits finer than the patient let a patient be trained on and tested on.",
@@ -32,15 +40,31 @@ KINDS = {
 """Badge -> (its short title, its explanation)."""
 
 
+CAREFUL = {
+    ("map_class", "ground truth"),
+    ("scale", "per-image min-max"),
+    ("scale", "per slide"),
+    ("split_unit", "image"),
+    ("split_unit", "patch"),
+}
+"""Badges that a reader has to be warned by: (kind, value)."""
+
+CAREFUL_PARTS = (
+    ("threshold", "oracle"),
+    ("threshold", "per-image otsu"),
+    ("threshold", "prevalence-matched"),
+    ("threshold", "conformal"),
+    ("supervision", "shuffled"),
+    ("checkpoint", "masks"),
+    ("code", ".dirty"),
+    ("code", "unknown"),
+)
+"""Parts of badges that do so: (kind, part of the value)."""
+
+
 def careful(name: str, value: str) -> bool:
     """Whether a reader of the number should be warned by this badge."""
-    return (
-        (name == "threshold" and "oracle" in value)
-        or (name == "map_class" and value == "ground truth")
-        or (name == "split_unit" and value in ("image", "patch"))
-        or (name == "code" and (".dirty" in value or "unknown" in value))
-        or (name == "checkpoint" and value.startswith("masks"))
-    )
+    return value == "unknown" or (name, value) in CAREFUL or any(name == n and part in value for n, part in CAREFUL_PARTS)
 
 
 def common(table: Sequence[Row]) -> dict[str, str]:

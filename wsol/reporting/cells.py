@@ -82,7 +82,7 @@ def cell(value: Value, unit: str = "percent", words: str = "", whisker: Whisker 
 
     Args:
         value: a fraction, or what `unit` says.
-        unit: ``percent``, ``points`` (signed percent), ``seconds``, ``count`` or ``plain`` (two digits, as it is).
+        unit: ``percent``, ``points`` (signed percent), ``seconds``, ``count`` or ``plain`` (as it is).
         words: said when pointed at.
         whisker: drawn below.
     """
@@ -93,10 +93,16 @@ def cell(value: Value, unit: str = "percent", words: str = "", whisker: Whisker 
         "points": signed(value.mean),
         "seconds": f"{value.mean:.3g}" if value.mean >= 0.001 else "<0.001",
         "count": f"{value.mean:,.0f}" if value.mean == round(value.mean) else f"{value.mean:,.1f}",
-        "plain": f"{value.mean:.2f}",
+        "plain": f"{value.mean:.3f}",
     }
-    beside = interval(value) if unit in ("percent", "points") else ""
+    beside = interval(value) if unit in ("percent", "points") else _plain_interval(value) if unit == "plain" else ""
     return Cell(texts[unit], beside, repr(value.mean), words=words, whisker=whisker)
+
+
+def _plain_interval(value: Value) -> str:
+    if value.spread is not None:
+        return f"± {value.spread:.3f}"
+    return "" if value.low is None or value.high is None else f"{value.low:.3f} to {value.high:.3f}"
 
 
 def signed(value: float) -> str:

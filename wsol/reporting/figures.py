@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wsol.reporting.svg import INK, MARKS, MAX_LINES, SERIES, Palette, inline, panels, percent_axes, style
+from wsol.reporting.svg import INK, MARKS, MAX_LINES, SERIES, Palette, inline, panels, percent_axes, percent_ticks, style
 from wsol.reporting.table import Row, plateau
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def history_figure(histories: Sequence[Mapping[str, Any]], name: str) -> str:
             ax.set(xlabel="Epoch", title=words[len(panel)])
             if panel[0].endswith(RATES):
                 ax.set_title(f"{words[1]} (%)")
-                ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.0f}")
+                percent_ticks(ax.yaxis)
             ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
         axes[-1].legend(handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9)

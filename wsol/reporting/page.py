@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wsol.reporting.badges import KINDS
+from wsol.reporting.cautions import cautions
 from wsol.reporting.export import write_csv, write_text
 from wsol.reporting.figures import history_figure
 from wsol.reporting.gallery import failures, gallery
 from wsol.reporting.part import Part, parts
 from wsol.reporting.provenance import listed, provenance
-from wsol.reporting.sections import leaderboard, thresholds
+from wsol.reporting.sections import (
+    activation,
+    classification,
+    faithfulness,
+    leaderboard,
+    regions,
+    scales,
+    thresholds,
+)
+from wsol.reporting.sections import audit as auditor
+from wsol.reporting.sections import (
+    differences as paired,
+)
 from wsol.reporting.sections.leaderboard import people
+from wsol.reporting.svg import MAX_LINES
 from wsol.reporting.table import Row, rows
 from wsol.reporting.verdict import sentences
 
@@ -25,6 +39,10 @@ def write_report(
     title: str = "wsol",
     histories: Sequence[Mapping[str, Any]] = (),
     statuses: Iterable[Mapping[str, Any]] = (),
+    differences: Sequence[Mapping[str, Any]] = (),
+    rankings: Sequence[Mapping[str, Any]] = (),
+    probes: Sequence[Mapping[str, Any]] = (),
+    audit: Mapping[str, Any] | None = None,
     images: Mapping[str, Path] | None = None,
     root: str | Path = ".",
     csv: str | Path | None = None,
@@ -38,6 +56,11 @@ def write_report(
         title: of the page.
         histories: ``{"key": {"model", "fold", "seed"}, "rows": [{"epoch": 1, "train_loss": ...}, ...]}``.
         statuses: ``{"slide", "status", "reason"}`` of the tiled slides; those that are not ok are listed.
+        differences: ``{"dataset", "split", "fold", "seed", "reference", "metric", "correction", "rows": [{"name", "mean", "low",
+            "high", "p", "p_adjusted", "wins", "patients"}, ...]}``: each map against one, names as `Row.name` has them.
+        rankings: ``{"dataset", "split", "fold", "seed", "threshold", "ranks": {name: [...]}, "tau", "changes"}``.
+        probes: contents of probe.json files.
+        audit: content of an audit.json.
         images: sample -> its plain picture, shown beside the overlay.
         root: folder that relative overlay paths start from.
         csv: where the leaderboard goes; ``leaderboard.csv`` beside the page by default.
@@ -46,20 +69,22 @@ def write_report(
         The rows of the leaderboard.
 
     Raises:
-        ValueError: no scores at all, or something that is no content of a scores.json.
+        ValueError: no scores at all, or something that is no content of a scores.json, or a comparison, ranking or
+            probe without scores.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     table = rows(scores)
     if not table:
         raise ValueError("no scores: a report needs at least one scores.json; run `wsol evaluate` first")
-    splits = parts(table, root=Path(root), images=images)
+    splits = parts(table, differences=differences, rankings=rankings, probes=probes, root=Path(root), images=images)
     environment = Environment(
         loader=PackageLoader("wsol.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("report.html.j2").render(
         title=title,
         head=_head(table, scores),
+        audit=auditor.section(audit),
         sections=[_section(part) for part in splits],
         training=history_figure(histories, "training"),
         failures=failures([r for part in splits for r in part.best], statuses),
@@ -94,7 +119,8 @@ def _head(table: Sequence[Row], scores: Sequence[Mapping[str, Any]]) -> list[tup
 
 
 def _section(part: Part) -> dict[str, Any]:
-    """All that the page says of one split of one dataset, in reading order; None stands for what no file has."""
+    """All that the page says of one split of one dataset; `order` names the sections that there is anything to say in."""
+    shown = {name: made for name, make in SECTIONS.items() if (made := make(part))}
     files = [one for row in part.table for one, _ in row.parts]
     return {
         "id": part.id,
@@ -102,9 +128,28 @@ def _section(part: Part) -> dict[str, Any]:
         "split": part.split,
         "people": people(max(r.samples for r in part.table), max(r.patients for r in part.table)),
         "notes": list(dict.fromkeys(str(one["note"]) for one in files if one.get("note"))),
+        "crowded": len(part.trained) > MAX_LINES,
+        "survey": any(one.get("protocol") == "survey" for one in files),
         "any_foreground": any(one.get("mask_means") == "any-foreground" for one in files),
-        "sentences": sentences(part.table),
+        "sentences": [*sentences(part.table), *cautions(part)],
         "leaderboard": leaderboard.section(part),
-        "thresholds": thresholds.section(part),
-        "galleries": [{"name": r.name, "shown": s} for r in part.best if (s := gallery(r, part.root, part.images))],
+        "order": list(shown),
+        **shown,
     }
+
+
+def _galleries(part: Part) -> list[dict[str, Any]]:
+    return [{"name": r.name, "shown": s} for r in part.best if (s := gallery(r, part.root, part.images))]
+
+
+SECTIONS: dict[str, Callable[[Part], Any]] = {
+    "thresholds": thresholds.section,
+    "scales": scales.section,
+    "differences": paired.section,
+    "activation": activation.section,
+    "regions": regions.section,
+    "classification": classification.section,
+    "faithfulness": faithfulness.section,
+    "gallery": _galleries,
+}
+"""Name of a section, of its template and of its anchor -> what makes it, in reading order; left out where it makes nothing."""

@@ -40,9 +40,19 @@ def provenance(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             ("Folds", listed(sorted({int(s["key"]["fold"]) for s in scores}))),
             ("Seeds", listed(sorted({int(s["key"]["seed"]) for s in scores}))),
             *((f"Input {name}", _digests(digests)) for name, digests in sorted(inputs.items())),
+            *_opened(scores),
             ("Score files", str(len(scores))),
         ],
     }
+
+
+def _opened(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """How many masks were opened to choose with, and how many to score; the most of any file."""
+    opened = [one["masks_opened"] for one in scores if one.get("masks_opened")]
+    if not opened:
+        return []
+    chosen, scored = (max(int(o.get(k) or 0) for o in opened) for k in ("validation", "scored"))
+    return [("Masks opened", f"{chosen} of the validation split to choose with, {scored} to score")]
 
 
 def _digests(digests: set[str]) -> str:

@@ -17,6 +17,7 @@ from wsol.reporting.table import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK, MUTED = "#0a0b0c", "#0a0b0d"
@@ -25,6 +26,9 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
 MAX_LINES = len(SERIES)
 """More lines than this in one panel cannot be told apart; the rest stays in the table."""
+
+PIXELS = 119
+"""CSS pixels of an inch of a figure: the page is as wide as the default figure."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +104,20 @@ def inline(figure: Figure, name: str, label: str) -> str:
     for i, color in enumerate(SERIES):
         text = text.replace(color, f"var(--c{i + 1})")
     text = text.replace(INK, "currentColor").replace(MUTED, "var(--muted)")
-    return re.sub(r"<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" ', text, count=1)
+    width = round(PIXELS * figure.get_figwidth())  # letters of all figures have one size where the page is wide enough
+    size = f"max-width:{width}px;min-width:{min(width, 720)}px"
+    head = f'<svg role="img" aria-label="{html.escape(label, quote=True)}" style="{size}" '
+    return re.sub(r"<svg ", head, text, count=1)
 
 
 def percent_axes(ax: Axes, x: str, y: str, title: str) -> None:
     """Both axes from 0 to 100 %."""
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"{x} (%)", ylabel=f"{y} (%)", title=title, xticks=ticks, yticks=ticks)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(lambda v, _: f"{100 * v:.0f}")
+    percent_ticks(ax.xaxis, ax.yaxis)
+
+
+def percent_ticks(*axes: Axis) -> None:
+    """Ticks of fractions as percent."""
+    for axis in axes:
+        axis.set_major_formatter(lambda v, _: f"{100 * v:.4g}")

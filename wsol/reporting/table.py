@@ -119,7 +119,7 @@ class Row:
 
     def fact(self, *path: str, interval: Sequence[str] = ()) -> Value:
         """The number at `path` over its runs; `interval` is the path of its ends."""
-        return _value(
+        return over(
             [{"value": at(r, path), "ends": at(r, interval) if interval else None} for _, r in self.parts], "value", "ends"
         )
 
@@ -160,15 +160,15 @@ def _fill(row: Row) -> None:
     for group in dict.fromkeys(g for r in results for g in r["groups"]):
         groups = [r["groups"].get(group) or {} for r in results]
         for name in RATES:
-            row.values[name if group == "all" else f"{name}:{group}"] = _value(groups, name, f"{name}_interval")
-    row.values["flagged_area"] = _value([r.get("negatives") or {} for r in results], "flagged_area", "interval")
+            row.values[name if group == "all" else f"{name}:{group}"] = over(groups, name, f"{name}_interval")
+    row.values["flagged_area"] = over([r.get("negatives") or {} for r in results], "flagged_area", "interval")
     classification = [one.get("classification") or {} for one, _ in row.parts]
-    row.values["accuracy"] = _value(classification, "accuracy", "interval")
-    row.values["balanced_accuracy"] = _value(classification, "balanced_accuracy", "")
-    row.values["threshold"] = _value([r.get("threshold") or {} for r in results], "value", "")
-    row.values["oracle_threshold"] = _value([r.get("oracle") or {} for r in results], "value", "")
-    row.values["seconds"] = _value(results, "seconds", "")
-    row.values["plateau"] = _value([{"plateau": plateau_width(r.get("curve") or {})} for r in results], "plateau", "")
+    row.values["accuracy"] = over(classification, "accuracy", "interval")
+    row.values["balanced_accuracy"] = over(classification, "balanced_accuracy", "")
+    row.values["threshold"] = over([r.get("threshold") or {} for r in results], "value", "")
+    row.values["oracle_threshold"] = over([r.get("oracle") or {} for r in results], "value", "")
+    row.values["seconds"] = over(results, "seconds", "")
+    row.values["plateau"] = over([{"plateau": plateau_width(r.get("curve") or {})} for r in results], "plateau", "")
     row.values |= {name: value for name, path in FACTS.items() if (value := row.fact(*path)).mean is not None}
     for name in dict.fromkeys(b for r in results for b in r.get("badges", {})):
         row.badges[name] = list(dict.fromkeys(str(r.get("badges", {}).get(name, "?")) for r in results))
@@ -179,7 +179,8 @@ def _fill(row: Row) -> None:
     row.curves = _mean_curves(results)
 
 
-def _value(places: Sequence[Mapping[str, Any]], name: str, interval: str) -> Value:
+def over(places: Sequence[Mapping[str, Any]], name: str, interval: str = "") -> Value:
+    """The number `name` over runs, one mapping for each; a single run keeps the ends that stand under `interval`."""
     numbers = [float(v) for p in places if (v := p.get(name)) is not None and math.isfinite(v)]
     if not numbers:
         return NOTHING
