@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from wsol._names import lazy
 
 if TYPE_CHECKING:
+    from wsol.models.adapter import from_module as from_module
     from wsol.models.backbones import Backbone as Backbone
     from wsol.models.build import build_localizer as build_localizer
     from wsol.models.checkpoint import checkpoint_recipe as checkpoint_recipe
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from wsol.models.localizer import Features as Features
     from wsol.models.localizer import Localizer as Localizer
     from wsol.models.localizer import Prediction as Prediction
+    from wsol.models.rewire import guided_relu as guided_relu
 
 _WHERE = {
     "Backbone": "backbones",
@@ -29,6 +31,8 @@ _WHERE = {
     "Prediction": "localizer",
     "build_localizer": "build",
     "checkpoint_recipe": "checkpoint",
+    "from_module": "adapter",
+    "guided_relu": "rewire",
     "load_checkpoint": "checkpoint",
     "save_checkpoint": "checkpoint",
 }
