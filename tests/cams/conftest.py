@@ -12,6 +12,15 @@ from wsol.models import Backbone, Localizer
 from wsol.models.heads import Gap, Lse
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """These nets are too small to share out: threads that wait for each other take ten times as long on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Tiny(Backbone):
     paper = "none"
     channels = (8, 12, 16)

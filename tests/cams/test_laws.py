@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 
 import pytest
 import torch
 
 from wsol._names import resolve
 from wsol.cams import METHODS, cam, cams
-from wsol.models import Features, build_localizer
+from wsol.models import Features, Localizer, Prediction, build_localizer
 
 every_method = pytest.mark.parametrize("method", METHODS)
+KINDS = {m: resolve("CAM method", m, METHODS, "wsol.cams") for m in METHODS}
+
+
+def methods_that(*facts: str, but: tuple[str, ...] = ()):
+    """Those of which all of `facts` hold, and none of `but`."""
+    chosen = [m for m, k in KINDS.items() if all(getattr(k, f) for f in facts) and not any(getattr(k, f) for f in but)]
+    return pytest.mark.parametrize("method", chosen)
+
+
+def layered():
+    """Those that may read any stage."""
+    return pytest.mark.parametrize("method", [m for m, k in KINDS.items() if "layers" in inspect.signature(k).parameters])
+
+
+def assert_same(found, expected, tolerance=1e-4):
+    """Equal to a share of the largest value: maps of different methods differ in size by orders."""
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @every_method
-def test_maps_are_raw_float32_at_feature_resolution(method, net, images, targets):
+def test_maps_are_raw_float32_at_the_stated_resolution(method, net, images, targets):
     m = cam(method, net, images, targets)
-    assert m.shape == (4, 5, 7)
+    assert m.shape == {"feature": (4, 5, 7), "image": (4, 40, 56)}[KINDS[method].resolution]
     assert m.dtype == torch.float32
     assert not m.requires_grad
     assert torch.isfinite(m).all()
@@ -28,14 +48,91 @@ def test_maps_are_raw_float32_at_feature_resolution(method, net, images, targets
 def test_a_batch_is_its_images_one_by_one(method, net, images, targets):
     whole = cam(method, net, images, targets)
     for i in range(len(images)):
-        torch.testing.assert_close(whole[i], cam(method, net, images[i : i + 1], targets[i : i + 1])[0], rtol=1e-4, atol=1e-5)
+        assert_same(whole[i], cam(method, net, images[i : i + 1], targets[i : i + 1])[0])
 
 
 @every_method
 def test_the_class_matters_and_none_is_the_predicted_one(method, net, images):
     predicted = net(images).logits.argmax(1)
     assert torch.equal(cam(method, net, images), cam(method, net, images, predicted))
-    assert not torch.equal(cam(method, net, images), cam(method, net, images, (predicted + 1) % 3))
+    other = cam(method, net, images, (predicted + 1) % 3)
+    assert torch.equal(cam(method, net, images), other) != KINDS[method].class_specific
+
+
+@every_method
+def test_draws_are_the_generators(method, net, images, targets):
+    def drawn(seed):
+        return cam(method, net, images, targets, generator=torch.Generator().manual_seed(seed))
+
+    state = torch.get_rng_state()
+    assert torch.equal(drawn(5), drawn(5))
+    assert torch.equal(cam(method, net, images, targets), cam(method, net, images, targets))
+    assert torch.equal(torch.get_rng_state(), state)
+    together = cams(list(METHODS), net, images, targets, generator=torch.Generator().manual_seed(5))
+    assert_same(together[method], drawn(5))
+
+
+@every_method
+def test_the_budget_changes_nothing_but_the_chunks(method, net, images, targets):
+    assert_same(cam(method, net, images, targets, budget=1), cam(method, net, images, targets))
+
+
+@every_method
+def test_a_float64_net_gives_float32_maps(method, net, images, targets):
+    expected = cam(method, net, images, targets)
+    found = cam(method, net.double(), images.double(), targets)
+    assert found.dtype == torch.float32
+    assert_same(found, expected, 1e-3)
+
+
+@every_method
+@pytest.mark.parametrize("case", ["blank", "dead head", "dead features", "saturated"])
+def test_degenerate_inputs_give_finite_maps(method, net, images, targets, case):
+    with torch.no_grad():
+        if case == "blank":
+            images = torch.full_like(images, 0.5)
+        elif case == "dead head":
+            net.head.weight.zero_()
+        elif case == "dead features":
+            net.backbone.norms[-1].weight.zero_()
+            net.backbone.norms[-1].bias.fill_(-1)
+        else:
+            net.head.weight.mul_(1e6)
+    for extra in ({}, {"layers": [0]} if "layers" in inspect.signature(KINDS[method]).parameters else {}):
+        m = cam(method, net, images, targets, **extra)
+        assert torch.isfinite(m).all()
+        if case == "dead features" and not extra:
+            assert m.std((1, 2)).max() <= 1e-6 * m.abs().max().clamp(min=1e-30)  # nothing to see: no place stands out
+
+
+@layered()
+@pytest.mark.parametrize("layer", [0, 1, -1])
+def test_any_stage_may_be_read(method, net, images, targets, layer):
+    m = cam(method, net, images[:2], targets[:2], layers=[layer])
+    feature = {0: (20, 28), 1: (10, 14), -1: (5, 7)}[layer]
+    assert m.shape[1:] == (feature if KINDS[method].resolution == "feature" else (40, 56))
+    assert torch.equal(m, cam(method, net, images[:2], targets[:2], layers=[layer % 3]))
+    assert m.std() > 0
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("cam", "native")])
+def test_any_head_will_do(method, gap_net, images, targets):
+    class Perceptron(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.Sequential(
+                torch.nn.Flatten(), torch.nn.Linear(16 * 5 * 7, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+            )
+            for p in self.parameters():
+                torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(p.numel()))
+
+        def forward(self, f, groups=None, labels=None):
+            return Prediction(self.layers(f.last))
+
+    net = Localizer(gap_net.backbone, Perceptron()).eval()
+    m = cam(method, net, images, targets)
+    assert m.std() > 0
+    assert_same(m[1:2], cam(method, net, images[1:2], targets[1:2]))
 
 
 @every_method
@@ -60,7 +157,7 @@ def test_a_frozen_net_and_any_gradient_mode_give_the_same(method, net, images, t
         assert torch.equal(expected, cam(method, net, images, targets))
     with torch.inference_mode():
         assert torch.equal(expected, cam(method, net, images, targets))
-        assert torch.equal(expected, cam(method, net, images, targets, features=net.encode(images)))
+        assert_same(cam(method, net, images, targets, features=net.encode(images)), expected, 1e-5)
     for p in net.parameters():
         p.requires_grad_(False)
     assert torch.equal(expected, cam(method, net, images, targets))
@@ -81,7 +178,7 @@ def test_training_mode_is_refused(method, net, images, targets):
 @every_method
 def test_a_nan_never_passes(method, net, images, targets):
     images[2, 0, 5, 5] = torch.nan
-    with pytest.raises(ValueError, match=r"gave NaN or infinity for images \[2\]"):
+    with pytest.raises(ValueError, match=r"the net gave NaN or infinity for images \[2\]"):
         cam(method, net, images, targets)
 
 
@@ -101,7 +198,7 @@ def test_targets_that_do_not_fit_are_refused(method, net, images):
 
 @every_method
 def test_an_unknown_option_names_the_valid_ones(method, net, images):
-    with pytest.raises(TypeError, match=rf"unknown option of CAM method '{method}': 'layer'.*known:"):
+    with pytest.raises(TypeError, match=rf"unknown option of CAM method '{re.escape(method)}': 'layer'.*known:"):
         cam(method, net, images, layer=2)
 
 
@@ -109,11 +206,18 @@ def test_an_unknown_option_names_the_valid_ones(method, net, images):
 def test_features_in_hand_give_the_same(method, net, images, targets):
     f = net.encode(images)
     before = [s.requires_grad for s in f.stages]
-    assert torch.equal(cam(method, net, None, targets, features=f), cam(method, net, images, targets))
+    given = images if KINDS[method].needs_images else None
+    assert torch.equal(cam(method, net, given, targets, features=f), cam(method, net, images, targets))
     assert before == [s.requires_grad for s in f.stages]
 
 
-@every_method
+@methods_that("needs_images")
+def test_methods_of_images_ask_for_them(method, net, images, targets):
+    with pytest.raises(ValueError, match=rf"'{re.escape(method)}' changes the images: give images besides"):
+        cam(method, net, None, targets, features=net.encode(images))
+
+
+@methods_that(but=("needs_images",))
 def test_bfloat16_features_get_a_float32_gradient(method, net, images, targets):
     f = net.encode(images)
     half = Features(tuple(s.bfloat16() for s in f.stages))
@@ -125,12 +229,14 @@ def test_bfloat16_features_get_a_float32_gradient(method, net, images, targets):
 
 @every_method
 def test_the_facts_are_stated(method):
-    kind = resolve("CAM method", method, METHODS, "wsol.cams")
-    assert all(isinstance(getattr(kind, fact), bool) for fact in ("needs_gradient", "local", "rectified"))
+    kind = KINDS[method]
+    facts = ("needs_gradient", "needs_tail", "needs_images", "local", "rectified", "class_specific")
+    assert all(isinstance(getattr(kind, fact), bool) for fact in facts)
+    assert kind.resolution in ("feature", "image")
     assert len(kind.paper) > 10
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if resolve("m", m, METHODS, "wsol.cams").local])
+@methods_that("local")
 def test_a_local_map_depends_on_the_features_around_a_point_only(method, net, images, targets):
     f = net.encode(images)
     moved = f.last.detach().clone()
@@ -142,8 +248,9 @@ def test_a_local_map_depends_on_the_features_around_a_point_only(method, net, im
 def test_all_methods_on_the_real_backbone_channels_last():
     net = build_localizer("efficientnet_lite0", "lse", 2, weights=None, output_stride=16).eval()
     x = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    plain = cams(list(METHODS), net, x)
-    fast = cams(list(METHODS), net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last))
+    few = {"smooth-grad-cam++": {"n": 2}}
+    plain = cams(list(METHODS), net, x, options=few)
+    fast = cams(list(METHODS), net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last), options=few)
     for name in METHODS:
-        torch.testing.assert_close(plain[name], fast[name], rtol=1e-3, atol=1e-4)
-        assert plain[name].shape == (2, 4, 6)
+        assert_same(fast[name], plain[name], 2e-3)
+        assert plain[name].shape == ((2, 4, 6) if KINDS[name].resolution == "feature" else (2, 64, 96))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wsol.cams.drawing import cams as cams
     from wsol.cams.evidence import Evidence as Evidence
     from wsol.cams.finishing import finish as finish
+    from wsol.cams.masked import score_cams as score_cams
 
 # No module here may bear the name of a function of the face: importing it would put the module in the function's place.
 _WHERE = {
@@ -26,13 +27,25 @@ _WHERE = {
     "cam": "drawing",
     "cams": "drawing",
     "finish": "finishing",
+    "score_cams": "masked",
 }
 
 METHODS = {
     "cam": "linear:ClassMap",
+    "native": "linear:NativeMap",
     "grad-cam": "gradient:GradCam",
+    "grad-cam++": "moments:GradCamPlusPlus",
+    "smooth-grad-cam++": "moments:SmoothGradCamPlusPlus",
+    "xgrad-cam": "gradient:XGradCam",
     "hirescam": "gradient:HiResCam",
     "layer-cam": "gradient:LayerCam",
+    "eigen-cam": "eigen:EigenCam",
+    "eigen-grad-cam": "eigen:EigenGradCam",
+    "guided-grad-cam": "guided:GuidedGradCam",
+    "score-cam": "masked:ScoreCam",
+    "ss-cam": "masked:SsCam",
+    "is-cam": "masked:IsCam",
+    "abs-cam": "masked:AbsCam",
 }
 """Name -> `Cam` class; its keyword arguments are the method's options, its class attributes the facts about it."""
 

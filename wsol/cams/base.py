@@ -7,7 +7,7 @@ How to write one, from cheap to dear; all of it is without hooks, and in float32
 | features of a stage | `evidence.stage(layer)` | `layers` |
 | slopes d logit_target / d stage, too | `evidence.at(layer)` | `needs_gradient` |
 | what the head said (own maps, attention, pixels) | `evidence.prediction` | |
-| logits of changed features | `evidence.tail(rows, layer)` | |
+| logits of changed features | `evidence.tail(rows, layer)` | `needs_tail` |
 | the same as a formula, at a GAP head | `evidence.affine(layer)`, None elsewhere | an option `closed_form` |
 | the images, and logits of changed images | `evidence.pixels`, `evidence.score(rows)` | `needs_images` |
 | features and slopes of changed images | `evidence.look(images, layers)` | `needs_images` |
@@ -36,6 +36,7 @@ class Cam(ABC):
 
     Attributes:
         needs_gradient: it reads `Evidence.slopes`.
+        needs_tail: it runs the part of the net above its layer on changed features, many times where there is no closed form.
         needs_images: it reads `Evidence.images`; features alone do not do.
         local: at any head its map is a function of the features around a point, so that a slide may be drawn block by block.
             Gradient methods are not: even at a GAP head the slope is divided by the number of cells of the block.
@@ -46,12 +47,13 @@ class Cam(ABC):
         layers: the stages it reads, from the front (0..) or from the end (-1 is the last).
     """
 
-    needs_gradient: ClassVar[bool]
-    needs_images: ClassVar[bool] = False
-    local: ClassVar[bool]
-    rectified: ClassVar[bool]
-    class_specific: ClassVar[bool] = True
-    resolution: ClassVar[Literal["feature", "image"]] = "feature"
+    needs_gradient: bool
+    needs_tail: ClassVar[bool] = False
+    needs_images: bool = False
+    local: bool
+    rectified: bool
+    class_specific: bool = True
+    resolution: Literal["feature", "image"] = "feature"
     paper: ClassVar[str]
     layers: tuple[int, ...] = (-1,)
 

@@ -104,8 +104,8 @@ class Evidence:
     def tail(self, features: Tensor | Make, layer: int = -1, count: int | None = None) -> Tensor:
         """Logits of changed features: the stages above `layer`, then the head.
 
-        Rows need not be images of the batch: there may be any number of them. They run in chunks that fit `budget`, in float32,
-        without a graph. The head sees the stages from `layer` on, no finer ones and no `extra` of the backbone.
+        Rows need not be images of the batch: there may be any number of them. They run in chunks that fit `budget`, in float32
+        (float64 in a float64 net), without a graph. The head sees the stages from `layer` on, no finer ones and no `extra`.
 
         Args:
             features: (n, c, h, w); or a function that makes the rows of a slice, of `count` rows in all.
@@ -169,9 +169,11 @@ class Evidence:
 
     def _run(self, make: Make, count: int, row: int, net: Callable[[Tensor], Prediction]) -> Tensor:
         parts = [self.logits.new_empty((0, self.logits.shape[1]))]
+        double = next((p.dtype == torch.float64 for p in self.net.parameters()), False)
         with torch.autocast(self.logits.device.type, enabled=False):
             for part in chunks(count, row, self.budget):
-                parts.append(net(make(part).float()).logits.float())
+                rows = make(part).to(torch.float64 if double else torch.float32)
+                parts.append(net(rows).logits.float())
         return torch.cat(parts)
 
 

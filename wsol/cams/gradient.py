@@ -41,9 +41,15 @@ class GradCam(_Slope):
     rectified = True
     paper = "Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV 2017"
 
+    def __init__(self, *, layers: Sequence[int] | None = None, counterfactual: bool = False) -> None:
+        """`counterfactual` takes -g for g: the map of what argues against the class (the paper's section 3.3)."""
+        super().__init__(layers=layers)
+        self.counterfactual = counterfactual
+
     def weigh(self, features: Tensor, slope: Tensor) -> Tensor:
         """Weight each channel by its mean slope."""
-        return torch.einsum("bc,bchw->bhw", slope.mean((2, 3)), features)
+        weights = slope.mean((2, 3))
+        return torch.einsum("bc,bchw->bhw", -weights if self.counterfactual else weights, features)
 
 
 class HiResCam(_Slope):
@@ -58,6 +64,24 @@ class HiResCam(_Slope):
     def weigh(self, features: Tensor, slope: Tensor) -> Tensor:
         """Weight each value by its own slope."""
         return (slope * features).sum(1)
+
+
+class XGradCam(_Slope):
+    """XGrad-CAM: sum_k w_k A_k(p), w_k = sum_p g_k(p) A_k(p) / sum_p A_k(p); the paper rectifies it last.
+
+    Its sum is that of HiResCAM at any head. The authors add 1e-6 to the denominator; here a channel whose values cancel to less
+    than 1e-6 of their magnitude weighs nothing, so that the identity stays exact and signed features do not blow up.
+    """
+
+    rectified = True
+    paper = "Fu et al., Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs, BMVC 2020"
+
+    def weigh(self, features: Tensor, slope: Tensor) -> Tensor:
+        """Weight each channel by the mean of its slope, weighted by its values."""
+        total, size = features.sum((2, 3)), features.abs().sum((2, 3))
+        safe = total.abs() > 1e-6 * size
+        weights = torch.where(safe, (slope * features).sum((2, 3)) / torch.where(safe, total, 1), 0)
+        return torch.einsum("bc,bchw->bhw", weights, features)
 
 
 class LayerCam(Cam):

@@ -1,10 +1,13 @@
-"""The map a linear head draws itself."""
+"""The maps a head draws itself."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from wsol._names import closest
 from wsol.cams.base import Cam, Evidence
 from wsol.models import HEADS, Localizer
 
@@ -30,3 +33,39 @@ class ClassMap(Cam):
             )
         maps: Tensor = class_maps(evidence.features)
         return maps[torch.arange(len(maps), device=maps.device), evidence.targets]
+
+
+class NativeMap(Cam):
+    """The map the head itself predicts: its class map of the target, or its attention, or its pixels; no formula of ours.
+
+    At a linear head it is the method 'cam'. Class maps are `Prediction.maps` (b, k, h, w), attention is
+    `Prediction.extra["attention"]` (b, h, w) or (b, k, h, w), pixels are `Prediction.pixels` (b, 1, h', w'). What has one channel
+    for all classes is the same for every target.
+    """
+
+    needs_gradient = False
+    local = False
+    rectified = False
+    paper = "none: the localization that the head was built for, see the paper of the head"
+
+    def __init__(self, *, source: Literal["maps", "attention", "pixels"] | None = None) -> None:
+        """`source` says which of the head's maps to take; without it the first there is of maps, attention, pixels."""
+        if source not in (None, "maps", "attention", "pixels"):
+            raise ValueError(closest("source", source, ("maps", "attention", "pixels")))
+        self.source = source
+
+    def maps(self, net: Localizer, evidence: Evidence) -> Tensor:
+        """Take the target's channel."""
+        said = evidence.prediction
+        there = {"maps": said.maps, "attention": said.extra.get("attention"), "pixels": said.pixels}
+        found = {name: m for name, m in there.items() if m is not None and self.source in (None, name)}
+        if not found:
+            have = [name for name, m in there.items() if m is not None]
+            raise ValueError(
+                f"method 'native' needs a head that draws {self.source or 'maps, attention or pixels'}; "
+                f"{type(net.head).__name__} draws {', '.join(have) or 'none'}: use a gradient method such as 'grad-cam'"
+            )
+        m: Tensor = next(iter(found.values()))
+        if m.ndim == 3:
+            return m
+        return m[:, 0] if m.shape[1] == 1 else m[torch.arange(len(m), device=m.device), evidence.targets]
