@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +76,7 @@ def register(values: Map, mask_shape: tuple[int, int], *, frame: Box | None = No
 
     height, width = mask_shape
     if frame is None:
-        ratio = values.shape[0] * width / (values.shape[1] * height)
-        if max(ratio, 1 / ratio) > 1 + ASPECT:
-            raise ValueError(
-                f"the map is {values.shape[0]} x {values.shape[1]} and the mask {height} x {width} (H x W): they differ in "
-                f"shape by {100 * (max(ratio, 1 / ratio) - 1):.0f} %, so the map covers something else than the image; say "
-                "which part with x, y, width, height (level-0 px)"
-            )
+        check_aspect(values.shape, mask_shape)
         frame = Box(0, 0, width, height)
     top, left = max(frame.y, 0), max(frame.x, 0)
     bottom, right = min(frame.y + frame.height, height), min(frame.x + frame.width, width)
@@ -94,6 +88,18 @@ def register(values: Map, mask_shape: tuple[int, int], *, frame: Box | None = No
     laid = np.zeros((height, width), np.float32)
     laid[top:bottom, left:right] = full[top - frame.y : bottom - frame.y, left - frame.x : right - frame.x]
     return laid
+
+
+def check_aspect(shape: Sequence[int], mask_shape: tuple[int, int]) -> None:
+    """Raises ValueError where a map (h, w) and a mask (H, W) differ in shape by more than `ASPECT`."""
+    ratio = shape[0] * mask_shape[1] / (shape[1] * mask_shape[0])
+    apart = max(ratio, 1 / ratio) - 1
+    if apart > ASPECT:
+        raise ValueError(
+            f"the map is {shape[0]} x {shape[1]} and the mask {mask_shape[0]} x {mask_shape[1]} (H x W): they differ in shape by "
+            f"{100 * apart:.0f} %, so the map covers something else than the image; say which part with x, y, width, height "
+            "(level-0 px)"
+        )
 
 
 def _named(path: str | Path) -> tuple[Path, str]:
@@ -213,3 +219,6 @@ _READERS: dict[str, Callable[[Path, str, tuple[int, int] | None], Map]] = {
     ".geojson": read_polygons,
     ".json": read_polygons,
 }
+
+SUFFIXES = (*_READERS, ".ome.tif", ".ome.tiff")
+"""What the file of a sample's map may end in."""
