@@ -146,8 +146,40 @@ def test_a_badge_that_changes_between_folds_is_said_so(make_study):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("threshold", "test oracle"), ("map_class", "ground truth"), ("code", "0.1.0+gabc.dirty")]
+    ("name", "value"),
+    [
+        ("threshold", "test oracle"),
+        ("threshold", "label-free (per-image otsu)"),
+        ("threshold", "prevalence-matched (6 masks)"),
+        ("threshold", "conformal (59 negative patients)"),
+        ("map_class", "ground truth"),
+        ("map_class", "unknown"),
+        ("scale", "per-image min-max"),
+        ("scale", "per slide"),
+        ("supervision", "shuffled image label"),
+        ("supervision", "unknown"),
+        ("checkpoint", "masks-6"),
+        ("split_unit", "unknown"),
+        ("drawn", "unknown"),
+        ("code", "0.1.0+gabc.dirty"),
+    ],
 )
 def test_badges_that_ask_for_care(name, value):
     assert careful(name, value)
-    assert not careful(name, "validation masks (6)")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("threshold", "validation masks (6)"),
+        ("threshold", "label-free (otsu)"),
+        ("threshold", "fixed"),
+        ("supervision", "masks (6)"),
+        ("scale", "temperature on validation labels"),
+        ("scale", "none"),
+        ("checkpoint", "validation labels (B-CL)"),
+        ("code", "0.1.0+gabc"),
+    ],
+)
+def test_badges_that_do_not(name, value):
+    assert not careful(name, value)

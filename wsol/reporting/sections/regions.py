@@ -34,7 +34,7 @@ def section(part: Part) -> dict[str, Any] | None:
     boxed = [r for r in part.trained if r.found("boxes")]
     found = {
         "grid": _grid(rows),
-        "sizes": size_figure([r for r in rows if _bins(r)], f"{part.id}-sizes", part.palette),
+        "sizes": size_figure([r for r in rows if by_size(r)], f"{part.id}-sizes", part.palette),
         "froc": froc_figure([r for r in rows if r.found("regions", "froc", "curve")], f"{part.id}-froc", part.palette),
         "froc_words": _froc_words(rows),
         "boxes": _boxes(boxed),
@@ -63,7 +63,7 @@ def _grid(rows: Sequence[Row]) -> Grid | None:
     return Grid(columns, lines, "Counts, and percent. Every lesion counts once, whatever its size.")
 
 
-def _bins(row: Row) -> list[dict[str, Any]]:
+def by_size(row: Row) -> list[dict[str, Any]]:
     """Recall by size over the runs: lesions added up, shares weighed by them; [] where runs have different bins."""
     tables = row.found("regions", "by_size")
     if not tables or any([(b["low"], b["high"]) for b in t] != [(b["low"], b["high"]) for b in tables[0]] for t in tables):
@@ -91,16 +91,16 @@ def size_figure(lines: Sequence[Row], name: str, palette: Palette) -> str:
         name: of the figure within the page.
         palette: colors by method, dashes by model.
     """
-    bins = _bins(lines[0]) if lines else []
+    bins = by_size(lines[0]) if lines else []
     places = [(b["low"], b["high"]) for b in bins]
-    lines = [r for r in lines if [(b["low"], b["high"]) for b in _bins(r)] == places][:MAX_LINES]
+    lines = [r for r in lines if [(b["low"], b["high"]) for b in by_size(r)] == places][:MAX_LINES]
     if not bins:
         return ""
     unit = UNITS.get(next(iter(lines[0].found("regions", "unit")), ""), "")
     with style():
         figure, (ax,) = panels(1, height=3.2)
         for i, row in enumerate(lines):
-            shares = [float("nan") if b["hit"] is None else b["hit"] for b in _bins(row)]
+            shares = [float("nan") if b["hit"] is None else b["hit"] for b in by_size(row)]
             shift = 0.025 * (i - (len(lines) - 1) / 2)
             mark = MARKS[palette.place(row)]
             ax.plot([x + shift for x in range(len(bins))], shares, label=row.name, marker=mark, markersize=6, **palette.line(row))
