@@ -1,0 +1,109 @@
+"""Images with parts hidden: what they are hidden with, masks made of channels, and what the net says of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wsol._names import closest
+from wsol.cams.base import Evidence
+from wsol.cams.evidence import chunks
+from wsol.models import Localizer
+
+Fill = Literal["mean", "black", "white"]
+
+FILLS = ("mean", "black", "white")
+
+
+class Contrast(NamedTuple):
+    """Of each channel resized to the image: the lowest and the highest value, (b, c) both."""
+
+    low: Tensor
+    high: Tensor
+
+    @property
+    def there(self) -> Tensor:
+        """Bool (b, c): the channel is more than rounding away from a constant."""
+        size = torch.maximum(self.low.abs(), self.high.abs())
+        return self.high - self.low > 4 * torch.finfo(self.low.dtype).eps * size
+
+
+def contrast(features: Tensor, size: Sequence[int], budget: int) -> Contrast:
+    """The contrast of features (b, c, h, w) at the image's `size`, in chunks of `budget` bytes."""
+    planes = features.flatten(0, 1)[:, None]
+    ends = [
+        torch.aminmax(_resized(planes[part], size).flatten(1), dim=1)
+        for part in chunks(len(planes), 4 * size[0] * size[1], budget)
+    ]
+    low, high = (torch.cat(end).view(features.shape[:2]) for end in zip(*ends, strict=True))
+    return Contrast(low, high)
+
+
+def scaled(m: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """(m - low) / (high - low); 0 where there is no contrast."""
+    return (m - low) / torch.where(high > low, high - low, torch.inf)
+
+
+def through(
+    evidence: Evidence, features: Tensor, fill: Fill, bf16: bool, change: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Logits of each image seen through each of its channels, float32 (b, c, k); NaN for channels without contrast.
+
+    `change` makes the masks (n, 1, H, W) into others. The masked images run channels last, which is faster and gives the same.
+    """
+    images = evidence.pixels
+    size = images.shape[2:]
+    span = contrast(features, size, evidence.budget)
+    owners, channels = span.there.nonzero(as_tuple=True)
+    color = fill_color(evidence.net, images, fill)
+
+    def make(part: slice) -> Tensor:
+        o, c = owners[part], channels[part]
+        masks = scaled(_resized(features[o, c][:, None], size), *(end[o, c][:, None, None, None] for end in span))
+        if change is not None:
+            masks = change(masks)
+        return (color + masks * (images[o] - color)).contiguous(memory_format=torch.channels_last)
+
+    logits = evidence.score(make, len(owners), half=bf16)
+    every = logits.new_full((*features.shape[:2], logits.shape[1]), torch.nan)
+    every[owners, channels] = logits
+    return every
+
+
+def fill_color(net: Localizer, images: Tensor, fill: Fill) -> Tensor:
+    """The color that stands for "nothing here", (1, 3, 1, 1), in [0, 1] where it is "black" or "white".
+
+    "mean" is the color that the backbone normalizes to 0.
+
+    Raises:
+        ValueError: there is no such color, because the backbone does more than shift and scale each channel.
+    """
+    ends = images.new_tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, 1, 1)
+    if fill != "mean":
+        return ends[:1] if fill == "black" else ends[1:]
+    dark, bright = net.backbone.normalize(ends)
+    color = (dark / (dark - bright))[None]
+    rest = net.backbone.normalize(color.expand(1, 3, 1, 1))
+    if not (rest.abs() < 1e-3).all():
+        raise ValueError("no color is 0 after the normalization of this backbone: use fill='black' or fill='white'")
+    return color
+
+
+def checked_fill(fill: Fill) -> Fill:
+    """`fill`, if it is one."""
+    if fill not in FILLS:
+        raise ValueError(closest("fill", fill, FILLS))
+    return fill
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the classes (..., k); the sigmoid of a single logit."""
+    return torch.sigmoid(logits) if logits.shape[-1] == 1 else torch.softmax(logits, -1)
+
+
+def _resized(planes: Tensor, size: Sequence[int]) -> Tensor:
+    return functional.interpolate(planes, tuple(size), mode="bilinear", align_corners=False)
