@@ -54,6 +54,33 @@ def score_file(
     }  # fmt: skip
 
 
+def filled(scores: dict) -> dict:
+    """The same file with what newer ones have."""
+    level = {"accuracy": 0.95, "auc": 0.97, "ece": 0.081, "brier": 0.1234, "samples": 3}
+    more = {
+        "macro": {"image": {"pxap": 0.61, "dice": 0.5, "units": 3}, "patient": {"pxap": 0.62, "dice": 0.51, "units": 2}},
+        "transfer": {"gap": 0.09, "oracle_spread": {"iqr": 0.2, "lost": 0.043}, "validation": None},
+        "activation": {"over": 0.25, "under": 0.125, "rule": "a rule"},
+        "regions": {"lesions": 9, "hit": 0.75, "predicted_right": 0.6, "froc": {"score": 0.55}},
+        "boxes": {"max_box_acc": 0.5, "max_box_acc_v2": 0.4, "gt_known_error": 0.45, "top1_error": None},
+    }
+    methods = {name: result | more for name, result in scores["methods"].items()}
+    for result in methods.values():
+        result["groups"] = {
+            name: {**values, "normalized_ap": 0.31, "auc": 0.72, "dice_background": 0.64, "specificity": 0.59}
+            for name, values in result["groups"].items()
+        }
+    return scores | {
+        "methods": methods, "protocol": "ours",
+        "classification": scores["classification"] and scores["classification"] | {"levels": {"sample": level}},
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def make_scores():
     return score_file
+
+
+@pytest.fixture(scope="session")
+def make_full():
+    return lambda **options: filled(score_file(**options))

@@ -136,3 +136,36 @@ def test_a_class_keeps_only_what_a_dashboard_can_show(make_scores):
     assert {k.split("/")[1] for k in metrics if k.startswith("test_mucin_ous/")} == {
         "pxap", "pxap_low", "pxap_high", "ap", "prevalence", "dice", "samples",
     }  # fmt: skip
+
+
+def test_newer_files_have_more_metrics(make_full):
+    metrics = one(make_full()).metrics
+    wanted = {
+        "auc": 72, "normalized_ap": 31, "dice_background": 64, "specificity": 59, "image_pxap": 61, "patient_pxap": 62,
+        "patient_dice": 51, "dice_lost_per_image": 4.3, "over_activated": 25, "under_activated": 12.5, "lesions_hit": 75,
+        "predicted_regions_right": 60, "froc": 55, "max_box_acc": 50, "max_box_acc_v2": 40, "gt_known_error": 45,
+        "classification_auc": 97, "ece": 8.1, "brier": 0.1234,
+    }  # fmt: skip
+    assert {name: metrics[f"test/{name}"] for name in wanted} == wanted
+    assert not any(k.startswith("test_mucin_ous/") and k.endswith(("auc", "specificity")) for k in metrics)
+
+
+def test_a_part_that_a_file_lacks_is_not_skipped_but_a_null_is(make_scores, make_full):
+    old, new = one(make_scores()), one(make_full())
+    assert not {"test/froc", "test/ece", "test/patient_pxap", "test/slide_pxap"} & set(old.skipped)
+    assert "test/top1_error" in new.skipped
+    assert "test/slide_pxap" not in new.skipped
+
+
+def test_floors_have_no_classification(make_full):
+    metrics = one(make_full(model="floors", methods=("random",))).metrics
+    assert "test/ece" not in metrics
+    assert metrics["test/froc"] == 55
+
+
+def test_audit_and_protocol_are_tags(make_full):
+    audit = {"glas": {"errors": 2, "warnings": 1, "findings": []}, "elsewhere": {"errors": 9, "warnings": 9}}
+    tags = one(make_full(), audit=audit).tags
+    assert (tags["audit.errors"], tags["audit.warnings"], tags["protocol"]) == ("2", "1", "ours")
+    assert not any(k.startswith("audit.") for k in one(make_full(), audit={"elsewhere": audit["elsewhere"]}).tags)
+    assert one(make_full(), audit=audit).run_key == one(make_full()).run_key

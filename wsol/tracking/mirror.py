@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from wsol.tracking.origin import config_hash, file_hash
-from wsol.tracking.runs import Record
+from wsol.tracking.record import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RUN_KEY, CONTENT = "wsol.run_key", "wsol.content"
-LAYOUT = 1
+LAYOUT = 2
 """Goes into the content hash: raise it when records are written differently, and everything is logged anew."""
 METRICS_PER_BATCH, WORDS_PER_BATCH = 900, 90
 PICTURE_SIDE = 800
@@ -41,11 +41,16 @@ All rates are in percent.
 - `test_<class>/...`: the same for the samples of one class.
 - `test/dice`: at the threshold whose origin is the tag `threshold_source`.
 - `test/oracle_dice`: at the best threshold on the test masks themselves: a bound, not a result.
+- `test/patient_pxap`, `test/image_pxap`: mean over patients or images, each counting once.
+- `test/normalized_ap`: 0 is a random map, whatever the prevalence. `test/auc`: pixels, ROC.
+- `test/over_activated`, `test/under_activated`: share of images marked far too much, far too little.
+- `test/lesions_hit`, `test/froc`, `test/max_box_acc_v2`: lesions, points and boxes that are found.
+- `test/ece`, `test/brier`: calibration of the class probabilities, lower is better; Brier is no percentage.
 - `test/plateau_pct`: share of all thresholds within 95 % of the best Dice: wide is good.
 - `test/dice_lost_to_threshold`: oracle minus chosen.
 - `threshold_pct/...`: whole curves, the step is the threshold in percent. A curve's last value is not a score.
 - Rows with tag `kind` = `floor` need no training; a localizer below them has learned nothing useful about place.
-- Tags `badge.*` say under which rules a number was made.
+- Tags `badge.*` say under which rules a number was made; `audit.errors` says whether the auditor objects.
 """
 
 

@@ -10,65 +10,14 @@ import csv
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsol.tracking.origin import canonical, config_hash
+from wsol.tracking.metrics import RATES, put_curves, put_scores
+from wsol.tracking.origin import canonical
+from wsol.tracking.record import Picture, Record
 
 RUN_KEYS = ("dataset", "model", "checkpoint", "fold", "seed", "set")
-CURVES = ("dice", "iou", "precision", "recall")
-RATES = {"pxap", "ap", "prevalence", "dice", "iou", "precision", "recall", "oracle_dice", "oracle_iou", "accuracy", "auc"}
-"""Metric names whose values are fractions in the files and percent in a record."""
-
-OF_A_CLASS = {"pxap", "ap", "prevalence", "dice", "samples"}
-"""What a record keeps of a single class: a dashboard with everything of every class shows nothing."""
-
-PLATEAU = 0.95
-"""A threshold belongs to the plateau when its Dice reaches this share of the best."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An overlay of one sample: the file, and its place among the run's pictures (0 = worst Dice)."""
-
-    sample: str
-    path: Path
-    step: int
-    split: str
-
-
-@dataclass
-class Record:
-    """One flat run: what was run (`key`, `params`), under which protocol (`tags`), with what result (the rest)."""
-
-    key: dict[str, Any]
-    name: str
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-    pictures: list[Picture] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    inputs: dict[str, str] = field(default_factory=dict)
-    note: str = ""
-
-    @property
-    def run_key(self) -> str:
-        """The hash that finds this run again."""
-        return run_key(self.key)
-
-    def put(self, name: str, value: float | None, factor: float = 1.0) -> None:
-        """Notes a metric, rounded to 4 digits; a value that is None, NaN or infinite is noted as skipped."""
-        if value is None or not math.isfinite(value):
-            self.skipped.append(name)
-        else:
-            self.metrics[name] = round(float(value) * factor, 4)
-
-
-def run_key(key: Mapping[str, Any]) -> str:
-    """16 hex digits of what identifies a run; independent of the order of `key`."""
-    return config_hash(key)
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:
@@ -96,6 +45,7 @@ def records(
     *,
     histories: Mapping[tuple[str, int, int], Sequence[Mapping[str, float]]] | None = None,
     params: Mapping[str, Mapping[str, Any]] | None = None,
+    audit: Mapping[str, Mapping[str, int]] | None = None,
     root: str | Path = ".",
     pictures: int = 12,
 ) -> list[Record]:
@@ -105,6 +55,7 @@ def records(
         scores: contents of scores.json files, floors included.
         histories: (model, fold, seed) -> rows of its history.csv.
         params: model -> plain settings, logged as parameters (nested ones as ``train.lr``).
+        audit: dataset -> ``{"errors", "warnings"}``, how many the auditor found; tags of every run of the dataset.
         root: folder that relative overlay paths start from.
         pictures: overlays kept for each split: the ranks of Dice spread evenly from worst to best.
 
@@ -121,14 +72,16 @@ def records(
             record = found.setdefault(record.run_key, record)
             if f"{split}/samples" in record.metrics:
                 raise ValueError(f"two score files are about {record.name}, split {split}; hand each over once")
-            _scores(record, split, one, result)
-            _threshold_curves(record, split, result)
+            put_scores(record, split, one, result)
+            put_curves(record, split, result)
             record.pictures += _pictures(split, result, Path(root), pictures)
             flat = _flat((params or {}).get(key["model"], {}))
             record.params |= {k: v for k, v in flat.items() if k not in record.params}
     for record in found.values():
         place = (str(record.key["model"]), int(record.key["fold"]), int(record.key["seed"]))
         _training_curves(record, (histories or {}).get(place, []))
+        counts = (audit or {}).get(str(record.key["dataset"]), {})
+        record.tags |= {f"audit.{name}": str(counts[name]) for name in ("errors", "warnings") if name in counts}
         if record.skipped:
             record.tags["wsol.skipped"] = ", ".join(sorted(set(record.skipped)))
     return list(found.values())
@@ -151,79 +104,14 @@ def _start(key: dict[str, Any], badges: Mapping[str, str], one: Mapping[str, Any
     for name in ("code", "config", "created"):
         if origin.get(name):
             tags[f"wsol.{name}"] = str(origin[name])
+    if one.get("protocol"):
+        tags["protocol"] = str(one["protocol"])
     note = str(one.get("note") or "")
     if one.get("mask_means"):
         tags["mask_means"] = str(one["mask_means"])
     params = {k: str(v) for k, v in key.items() if k != "protocol"}
     inputs = {str(k): str(v) for k, v in (origin.get("inputs") or {}).items()}
     return Record(key, f"{what} · fold {key['fold']} · seed {key['seed']}", params, tags, inputs=inputs, note=note)
-
-
-def _scores(record: Record, split: str, one: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    for group, values in result["groups"].items():
-        if group == "all":
-            _group(record, split, values)
-        else:
-            kept = {k: v for k, v in values.items() if k.removesuffix("_interval") in OF_A_CLASS}
-            _group(record, f"{split}_{_plain(group)}", kept)
-    parts = (
-        ("classification", one.get("classification"), ("accuracy", "balanced_accuracy")),
-        ("negatives", result.get("negatives"), ("flagged_area",)),
-    )
-    for part, values, names in parts:
-        if not values:
-            continue
-        for name in names:
-            record.put(f"{split}/{name}", values.get(name), 100)
-        _interval(record, f"{split}/{names[0]}", values.get("interval"))
-        if part == "negatives":
-            record.put(f"{split}/negative_samples", values.get("samples"))
-    chosen, oracle = (result.get(k) or {} for k in ("threshold", "oracle"))
-    record.put(f"{split}/threshold_pct", chosen.get("value"), 100)
-    record.put(f"{split}/oracle_threshold_pct", oracle.get("value"), 100)
-    if chosen.get("source"):
-        record.tags["threshold_source"] = str(chosen["source"])
-    pooled = result["groups"].get("all", {})
-    if pooled.get("dice") is not None and pooled.get("oracle_dice") is not None:
-        record.put(f"{split}/dice_lost_to_threshold", pooled["oracle_dice"] - pooled["dice"], 100)
-    record.put(f"{split}/seconds_per_sample", result.get("seconds"))
-
-
-def _group(record: Record, prefix: str, values: Mapping[str, Any]) -> None:
-    for name, value in values.items():
-        if name.endswith("_interval"):
-            _interval(record, f"{prefix}/{name.removesuffix('_interval')}", value)
-        elif name in RATES:
-            record.put(f"{prefix}/{name}", value, 100)
-        else:
-            record.put(f"{prefix}/{name}", value)
-
-
-def _interval(record: Record, name: str, interval: Sequence[float] | None) -> None:
-    for end, value in zip(("low", "high"), interval or (), strict=False):
-        record.put(f"{name}_{end}", value, 100)
-
-
-def _threshold_curves(record: Record, split: str, result: Mapping[str, Any]) -> None:
-    """Curves of `test` are sections ``threshold_pct/``, those of another split ``threshold_pct_<split>/``; steps are percent."""
-    curve = result.get("curve") or {}
-    steps = [round(100 * t) for t in curve.get("threshold", [])]
-    if len(set(steps)) != len(steps):
-        raise ValueError(
-            f"{record.name}: a logged curve has one point for each percent of threshold; got {len(steps)} thresholds"
-        )
-    section = "threshold_pct" if split == "test" else f"threshold_pct_{split}"
-    for name in CURVES:
-        points = [
-            (s, round(100 * float(v), 4))
-            for s, v in zip(steps, curve.get(name) or [], strict=False)
-            if v is not None and math.isfinite(v)
-        ]
-        if points:
-            record.curves[f"{section}/{name}"] = points
-    dice = dict(record.curves.get(f"{section}/dice", []))
-    if dice and max(dice.values()) > 0:
-        record.put(f"{split}/plateau_pct", sum(v >= PLATEAU * max(dice.values()) for v in dice.values()) / len(dice), 100)
 
 
 def _training_curves(record: Record, rows: Sequence[Mapping[str, float]]) -> None:
@@ -254,8 +142,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{name}"] = str(value)
     return flat
-
-
-def _plain(name: str) -> str:
-    """`name` in the letters a metric may have."""
-    return re.sub(r"[^A-Za-z0-9_.: -]", "_", name)
