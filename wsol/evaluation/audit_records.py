@@ -41,12 +41,14 @@ def prevalence(e: Study) -> list[Finding]:
     claims = e.claims or ()
     bare = [c.name for c in claims if c.prevalence is None]
     found = []
-    if bare:
+    if bare and not e.foreign:
         text = f"{len(bare)} of {counted(len(claims), 'result')} without the prevalence beside it: {named(bare, 3)}"
         remedy = "print the share of foreground, which is the pixel average precision of an all-ones map"
         found.append(Finding("prevalence", "warning", text, remedy))
     known = {(c.split, c.fold): c.prevalence for c in claims if c.prevalence is not None}
-    if e.foreign and known:
+    if e.foreign:
+        if not known:
+            raise CannotTell("not all test maps and masks could be read, so nobody here knows the share of foreground")
         shown = named(f"{share:.3f} on {split}" for (split, _), share in known.items())
         text = f"chance level of the pixel average precision (prevalence): {shown}"
         found.append(Finding("prevalence", "note", text, "print it beside every PxAP"))
@@ -139,7 +141,7 @@ def mixed_inputs(e: Study) -> list[Finding]:
             text = f"results of {len(contents)} different files of {name} ({shown})"
             found.append(Finding("mixed-inputs", "error", text, "evaluate all of them again from one file"))
         elif here is not None and here not in contents:
-            text = f"the file of {name} here is not the one that the results were made from ({here[:8]}, not {next(iter(contents))[:8]})"
+            text = f"the file of {name} here is not the one that the results were made from"
             found.append(Finding("mixed-inputs", "error", text, "evaluate again, or audit with the file they were made from"))
     other = [c.name for c in claims if (was := c.trained.get("manifest")) and was != c.inputs.get("manifest")]
     if other:

@@ -11,7 +11,7 @@ from wsol.evaluation.study import SIDES, Placed, Study
 PAIRS = (("training", "test"), ("validation", "test"), ("training", "validation"))
 _WHY = {
     ("training", "test"): "the test set was seen in training",
-    ("validation", "test"): "checkpoint, scale and threshold were chosen on the test set's own",
+    ("validation", "test"): "validation has chosen checkpoint, scale and threshold on them",
     ("training", "validation"): "validation chooses checkpoint and threshold on what training has seen",
 }
 
@@ -25,6 +25,7 @@ class Overlap:
         shared: names of what they share.
         touched: samples of the second side that belong to it.
         total: samples of the second side.
+        fold: the one that is counted.
         folds: all folds in which they share something.
     """
 
@@ -32,12 +33,14 @@ class Overlap:
     shared: list[str]
     touched: int
     total: int
+    fold: int
     folds: list[int]
 
     @property
     def where(self) -> str:
         """The folds in words."""
-        return f"fold{'' if len(self.folds) == 1 else 's'} {named(self.folds, 8)}"
+        others = [fold for fold in self.folds if fold != self.fold]
+        return f"fold {self.fold}" + (f"; fewer or as many in {named(others, 8)}" if others else "")
 
     def say(self, noun: str) -> str:
         """``2 patients (p1, p2) are in training and in test: 5 of 9 test samples``."""
@@ -63,7 +66,7 @@ def overlaps(study: Study, of: Callable[[Placed], str]) -> list[Overlap]:
             folds.append(fold)
             touched = sum(of(s) in common for s in second)
             if best is None or touched > best.touched:
-                best = Overlap(pair, sorted(common), touched, len(second), folds)
+                best = Overlap(pair, sorted(common), touched, len(second), fold, folds)
         if best is not None:
             found.append(best)
     return found
