@@ -50,6 +50,11 @@ METHODS = {
     "ss-cam": "masked:SsCam",
     "is-cam": "masked:IsCam",
     "abs-cam": "masked:AbsCam",
+    "gradient": "inputs:Gradient",
+    "smooth-grad": "inputs:SmoothGrad",
+    "integrated-gradients": "inputs:IntegratedGradients",
+    "rise": "inputs:Rise",
+    "occlusion": "inputs:Occlusion",
 }
 """Name -> `Cam` class; its keyword arguments are the method's options, its class attributes the facts about it."""
 
