@@ -147,6 +147,20 @@ def test_a_control_that_passes_makes_the_check_blind(make_study, part_of, beside
     assert marks["control: eigen-cam"] == ["", ""]
 
 
+def test_a_verdict_that_cannot_be_given_is_neither_good_nor_bad(make_study, part_of, beside):
+    probe = copy.deepcopy(beside["probes"][0])
+    probe["methods"]["cam"]["sanity"]["cascading"] |= {"verdict": "undefined", "spearman": [None] * 5}
+    part = part_of(make_study(None), probes=[probe])
+    (made,) = faithfulness_section(part)["probes"]
+    chip = next(v["chips"][0] for v in made["verdicts"] if v["name"] == "cam")
+    assert (chip["value"], chip["mark"], chip["words"]) == (
+        "undefined",
+        "careful",
+        "no step can be compared: the maps are constant",
+    )
+    assert "cam of gap (b-cl)" not in cautions(part)[0].text.replace("layer-cam of gap (b-cl)", "")
+
+
 def test_a_map_that_labels_do_not_change_fails(make_study, part_of, beside):
     probe = copy.deepcopy(beside["probes"][0])
     probe["methods"] = {"cam": {"sanity": {"labels": {"spearman": 0.9, "ssim": 0.9, "hog": 0.9, "verdict": "fails"}}}}
@@ -213,7 +227,14 @@ def test_recall_by_size_adds_lesions_of_runs(make_full, part_of):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "text"), [(0, 1000, "below 1,000 px"), (None, 5, "below 5 px"), (5, 10, "5–10 px"), (10, None, "from 10 px")]
+    ("low", "high", "text"),
+    [
+        (0, 1000, "below 1,000 px"),
+        (None, 5, "below 5 px"),
+        (5, 10, "5–10 px"),
+        (10, None, "from 10 px"),
+        (10, float("inf"), "from 10 px"),
+    ],
 )
 def test_sizes_in_words(low, high, text):
     assert size_words(low, high, "px") == text

@@ -27,10 +27,15 @@ HEADINGS = {
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory, full, beside, pictures):
+def page(tmp_path_factory, full, beside, pictures):
     path = tmp_path_factory.mktemp("whole") / "index.html"
     write_report(path, full, root=pictures, **beside)
-    return html.unescape(path.read_text())
+    return path.read_text()
+
+
+@pytest.fixture(scope="module")
+def text(page):
+    return html.unescape(page)
 
 
 def percent(value):
@@ -42,9 +47,8 @@ def between(text, start, end):
     return text[text.index(start) : text.index(end, text.index(start))]
 
 
-def test_the_page_is_sound(tmp_path, full, beside, pictures, check_html):
-    write_report(tmp_path / "x.html", full, root=pictures, **beside)
-    check_html((tmp_path / "x.html").read_text())
+def test_the_page_is_sound(page, check_html):
+    check_html(page)
 
 
 def test_sections_stand_in_reading_order(text):
@@ -54,10 +58,11 @@ def test_sections_stand_in_reading_order(text):
 
 def test_audit_says_what_is_wrong_and_what_to_do_errors_first(text):
     part = between(text, '<section id="audit">', "</section>")
-    assert "1 error, 1 warning, 1 note; 2 of 4 checks passed" in part
+    assert "1 error, 1 warning, 1 note; 2 of 4 checks passed, 1 not made" in part
     assert part.index("3 patients are in train and test: p1, p2, p3") < part.index("no random floor")
     assert "What to do: split by patient" in part
     assert "manifest.parquet, fold 0" in part
+    assert "Not made: opened masks. No record says which masks were opened." in part
     assert "Passed: valpx in training · constant maps." in part
 
 
@@ -135,6 +140,8 @@ def test_activation(text):
     part = between(text, HEADINGS["activation"], HEADINGS["regions"])
     for number in ("42.5", "63.3", "29.4", "12.8", "41.7", "8.3"):
         assert f">{number}<" in part
+    assert ">63.3<small>55.0–69.0<" in part
+    assert 'title="of 12 images">41.7<' in part
     assert "Over-activated: activated area above 1.5 x the true area" in part
     assert part.count("<svg") == 2
     assert "malignant" in part

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from wsol.reporting.cells import Column, Grid, cell, line
+from wsol.reporting.cells import Cell, Column, Grid, cell, line
 from wsol.reporting.part import Part
 from wsol.reporting.svg import INK, MARKS, MAX_LINES, MUTED, Palette, inline, panels, percent_axes, percent_ticks, style
 from wsol.reporting.table import Row
@@ -45,8 +45,18 @@ def _grid(rows: Sequence[Row]) -> Grid | None:
     names = [n for n in COLUMNS if any(r.value(n).mean is not None for r in rows)]
     if not names:
         return None
-    caption = "Percent of the image (medians over images), then percent of the images; at the chosen threshold."
-    return Grid([Column(*COLUMNS[n]) for n in names], [line(r, [cell(r.value(n)) for n in names]) for r in rows], caption)
+    caption = (
+        "Areas: medians over images in percent of an image, below them the quartiles over images (± deviation where there are "
+    )
+    caption += "several runs). Over- and under-activated: percent of the images. At the chosen threshold."
+    return Grid([Column(*COLUMNS[n]) for n in names], [line(r, [_cell(r, n) for n in names]) for r in rows], caption)
+
+
+def _cell(row: Row, name: str) -> Cell:
+    if name.endswith("_area"):
+        return cell(row.fact("activation", name, interval=("activation", "quartiles", name)))
+    images = sum(row.found("activation", f"{name.removesuffix('_activated')}_samples"))
+    return cell(row.value(name), words=f"of {images} images" if images else "")
 
 
 def areas(row: Row, name: str) -> list[float]:

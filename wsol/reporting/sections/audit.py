@@ -23,11 +23,20 @@ def section(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
     failed = {f["check"] for f in ordered if f["severity"] != "note"}
     checked = [str(name) for name in audit["checked"]]
     passed = [name for name in checked if name not in failed]
+    unchecked = f", {n} not made" if (n := len(audit.get("unchecked") or {})) else ""
     counts = [f"{n} {word}{'' if n == 1 else 's'}" for word in ("error", "warning", "note") if (n := severities.count(word))]
     return {
         "dataset": str(audit.get("dataset") or ""),
         "loud": [f | {"kind": KINDS[f["severity"]]} for f in ordered if f["severity"] != "note"],
         "notes": [f for f in ordered if f["severity"] == "note"],
-        "summary": f"{', '.join(counts) or 'nothing found'}; {len(passed)} of {len(checked)} checks passed",
+        "summary": f"{', '.join(counts) or 'nothing found'}; {len(passed)} of {len(checked)} checks passed{unchecked}",
         "passed": passed,
+        "unchecked": _reasons(audit.get("unchecked") or {}),
     }
+
+
+def _reasons(unchecked: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(checks that were not made, why), checks with one reason together."""
+    return [
+        (", ".join(n for n, why in unchecked.items() if why == reason), reason) for reason in dict.fromkeys(unchecked.values())
+    ]

@@ -128,12 +128,15 @@ def _verdicts(probe: Mapping[str, Any], kinds: Sequence[str]) -> list[dict[str, 
 
 
 def _mark(verdict: str, control: bool) -> str:
+    """Class of the chip: methods have to pass, controls have to fail; anything else asks for care."""
     if control:
         return "" if verdict == "fails" else "careful"
-    return "good" if verdict == "passes" else "bad"
+    return {"passes": "good", "fails": "bad"}.get(verdict, "careful")
 
 
 def _words(verdict: str, control: bool) -> str:
+    if verdict not in ("passes", "fails"):
+        return "no step can be compared: the maps are constant"
     if control:
         return (
             "a control has to fail: it does not know the model" if verdict == "fails" else "a control passes: the check is blind"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ def by_size(row: Row) -> list[dict[str, Any]]:
 
 def size_words(low: float | None, high: float | None, unit: str) -> str:
     """A range of sizes, as in ``1,000–10,000 µm²``, ``below 100 px``, ``from 10,000 µm²``."""
-    if high is None:
+    if high is None or math.isinf(high):
         return f"from {low or 0:,.0f} {unit}"
     return f"{low:,.0f}–{high:,.0f} {unit}" if low else f"below {high:,.0f} {unit}"
 
