@@ -160,7 +160,7 @@ def _table(
             {"settings": facts["settings"], "maps": facts["maps"]}, inputs={"sheet": facts["sheet"]}, seed=contest.seed
         ),
     }
-    write_curves(out / "curves.parquet", counts, contest.scored, labels)
+    write_curves(out / "curves.parquet", counts, contest.scored, labels, result["classes"])
     write_json(out / "scores.json", result)
     return result
 
@@ -209,14 +209,25 @@ def _method(contest: Contest, one: Source, floor: bool) -> tuple[dict[str, Any],
 
 
 def write_curves(
-    path: Path, counts: Mapping[str, Mapping[str, PixelCounts]], entries: Sequence[Entry], labels: Mapping[str, str]
+    path: Path,
+    counts: Mapping[str, Mapping[str, PixelCounts]],
+    entries: Sequence[Any],
+    labels: Mapping[str, str],
+    classes: Sequence[str],
 ) -> None:
-    """Per-sample counts of every method, as `wsol evaluate` writes them; `label` is an index into the sorted classes."""
+    """Per-sample counts of every method, as `wsol evaluate` writes them.
+
+    Args:
+        path: of the parquet file.
+        counts: method -> sample -> counts.
+        entries: rows with sample, slide and patient.
+        labels: sample -> class.
+        classes: their names; the column `label` is an index into them.
+    """
     import pandas as pd
 
-    names = sorted(set(labels.values()))
     table = [
-        (m, e.sample, e.slide, e.patient, names.index(labels[e.sample]), per_sample[e.sample].positives,
+        (m, e.sample, e.slide, e.patient, list(classes).index(labels[e.sample]), per_sample[e.sample].positives,
          per_sample[e.sample].negatives)
         for m, per_sample in counts.items()
         for e in entries
