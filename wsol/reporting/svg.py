@@ -40,9 +40,15 @@ class Palette:
 
     @classmethod
     def of(cls, table: Sequence[Row]) -> Palette:
-        """The palette of the trained rows of a table."""
+        """The palette of the trained rows of a table, best first.
+
+        Methods take colors by name, so that splits agree; of more than eight the best come first, so that those that are drawn
+        differ.
+        """
         trained = [r for r in table if not r.floor]
-        return cls(tuple(sorted({r.method for r in trained})), tuple(dict.fromkeys((r.model, r.checkpoint) for r in trained)))
+        methods = list(dict.fromkeys(r.method for r in trained))
+        order = methods if len(methods) > MAX_LINES else sorted(methods)
+        return cls(tuple(order), tuple(dict.fromkeys((r.model, r.checkpoint) for r in trained)))
 
     def place(self, row: Row) -> int:
         """Which of the eight colors and marks is that of a row's method."""

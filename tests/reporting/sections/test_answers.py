@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import csv
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsol.reporting import rows, write_report
+from wsol.reporting import Row, rows, write_csv, write_report
 from wsol.reporting.cautions import cautions, lead
 from wsol.reporting.cells import cell, signed, span, whisker
 from wsol.reporting.part import parts
@@ -262,3 +263,19 @@ def test_facts_are_put_together_over_runs(make_full):
     assert row.value("patient_dice").runs == 2
     assert row.found("scale", "kind") == ["fitted", "fitted"]
     assert row.fact("no", "such").mean is None
+
+
+def test_the_csv_has_the_new_numbers_as_fractions(make_full, tmp_path):
+    table = rows(make_full())
+    write_csv(tmp_path / "x.csv", table)
+    with (tmp_path / "x.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    for name in ("patient_pxap", "auc", "lesions_hit", "froc", "max_box_acc_v2", "threshold_gap", "over_activated"):
+        assert [float(line[name]) for line in lines] == [r.value(name).mean for r in table]
+
+
+def test_the_best_of_many_methods_have_colors_of_their_own():
+    many = [Row("d", "test", "m", "last", "s", f"method-{i}") for i in range(10, 0, -1)]
+    palette = Palette.of(many)
+    assert len({palette.place(r) for r in many[:8]}) == 8
+    assert Palette.of(many[:3]).methods == ("method-10", "method-8", "method-9")

@@ -129,7 +129,9 @@ def test_differences_name_their_correction(text, beside):
     for row in beside["differences"][0]["rows"]:
         assert f'data-v="{row["mean"]!r}"' in part
         assert f"{100 * abs(row['low']):.1f} to " in part
-    assert part.count("not distinguishable") == 2
+    near = [row["name"] for row in beside["differences"][0]["rows"][:2]]
+    assert f"2 of 10 maps are not distinguishable from pixel-regression (the interval covers 0): {', '.join(near)}." in part
+    assert part.count('unsure">not distinguishable') == 2
     assert "lower, but not after Holm" in part
     assert "lower, p 0.016 after Holm" in part
     assert "1 of 6" in part

@@ -11,6 +11,8 @@ from wsol.reporting.part import Part
 METRICS = {"pxap": "PxAP", "dice": "Dice", "iou": "IoU"}
 CORRECTIONS = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
 LEVEL = 0.05
+NAMED = 8
+"""Maps that a sentence names; the table has all."""
 
 COLUMNS = (
     Column("Difference", "Points above (+) or below (−) the reference; on the line 95 % interval by patient, the tick is 0"),
@@ -37,9 +39,20 @@ def _table(one: Mapping[str, Any]) -> dict[str, Any]:
     )
     return {
         "name": f"{metric} against {one['reference']}",
+        "words": _words(one, corrected),
         "place": f"fold {one['fold']}, seed {one['seed']}",
         "grid": Grid(COLUMNS, [_line(row, reach, corrected) for row in one["rows"]], caption),
     }
+
+
+def _words(one: Mapping[str, Any], corrected: str) -> str:
+    """Which maps cannot be told from the reference, in words."""
+    near = [str(row["name"]) for row in one["rows"] if verdict(row, corrected)[1] == "unsure"]
+    if not near:
+        return ""
+    rest = f" and {len(near) - NAMED} more" if len(near) > NAMED else ""
+    share = f"{len(near)} of {len(one['rows'])} maps are"
+    return f"{share} not distinguishable from {one['reference']} (the interval covers 0): {', '.join(near[:NAMED])}{rest}."
 
 
 def _reach(rows: Sequence[Mapping[str, Any]]) -> float:
