@@ -28,7 +28,7 @@ BASE = {"dataset": "tiny", "fold": 0, "seed": 0}
 GAP = BASE | {"model": "gap", "checkpoint": "last", "set": "fast"}
 
 
-def drawn(root, split, *, target=lambda label: 1, values=None, folder=False, methods=("cam", "grad-cam"), same=False):
+def drawn(root, split, *, target=lambda label: 1, values=None, folder=False, methods=("cam", "grad-cam"), same=False, bare=""):
     """Writes maps that half know the mask; the model mistakes the first sample of the split."""
     rows = read_manifest(root / "m.parquet").rows(0, split)
     base = root / "results/localize" / MAPS.format(**GAP)
@@ -38,12 +38,13 @@ def drawn(root, split, *, target=lambda label: 1, values=None, folder=False, met
         path = base / split / f"{group[0].sample}.h5" if folder else base / f"{split}.h5"
         with MapWriter(path, {"map_class": "positive", "methods": METHODS}) as writer:
             for row in group:
+                cover = np.full((SIDE // 4, SIDE // 4), row.sample != bare) if bare else None
                 for method in methods:
                     generator = np.random.default_rng([*row.sample.encode(), *(b"" if same else method.encode())])
                     noise = generator.normal(size=(SIDE // 4, SIDE // 4))
                     array = (noise + 2 * np.pad(np.ones((4, 4)), 4) * row.label).astype(np.float32)
                     array = array if values is None else values(array).astype(np.float32)
-                    writer.add(method, row.sample, array, target=target(row.label), size=(SIDE, SIDE))
+                    writer.add(method, row.sample, array, target=target(row.label), size=(SIDE, SIDE), coverage=cover)
                 right = row.label if row.sample != rows["sample"][0] else 1 - row.label
                 writer.predict(row.sample, np.eye(2)[right])
 
@@ -197,6 +198,12 @@ def test_not_a_number_and_a_damaged_file_are_found(study):
     assert finding.text == "1 map cannot be scored: cam, i9: 3 of 144 values are NaN or infinite"
     path.write_bytes(path.read_bytes()[:100])
     assert any("cannot be read" in f.text for f in found(study) if f.check == "broken-maps")
+
+
+def test_a_sample_of_which_nothing_was_drawn_is_no_constant_map(study):
+    drawn(study, "test", folder=True, values=np.zeros_like, bare="i8")
+    (finding,) = [f for f in found(study) if f.check == "constant-maps"]
+    assert "cam on test (gap, last, fast, fold 0, seed 0): 3 of 3 (i10, i9, i11)" in finding.text
 
 
 def edited(root, name, edit):

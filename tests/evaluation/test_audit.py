@@ -66,14 +66,16 @@ def test_what_was_not_given_is_neither_passed_nor_failed():
         examine(Study([]))
 
 
-def test_the_folds_of_the_survey_leak_as_its_splits_say():
-    # Two folds that cut the same patient differently: the worse one is counted, both are named.
+def test_the_worst_fold_is_counted_and_all_are_named():
+    patients = {0: "abca", 1: "abab", 2: "abcc"}  # two in training, two in test
     samples = [
-        Placed(f"x{i}", "train" if i < 4 else "test", fold, "tumor", f"p{i % (2 + fold)}") for fold in (0, 1) for i in range(8)
+        Placed(f"x{i}", "train" if i < 2 else "test", fold, "tumor", p)
+        for fold, four in patients.items()
+        for i, p in enumerate(four)
     ]
     (found,) = [f for f in examine(Study(samples)) if f.check == "shared-patients"]
-    assert found.text.startswith("2 patients (p0, p1) are in training and in test: 4 of 4 test samples")
-    assert found.where == "fold 0; fewer or as many in 1"
+    assert found.text.startswith("2 patients (a, b) are in training and in test: 2 of 2 test samples")
+    assert found.where == "fold 1; fewer or as many in 0"
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["train", "valcl", "test"])), min_size=1, max_size=20))
@@ -97,6 +99,24 @@ def test_the_best_range_holds_the_best_threshold_and_all_equal_ones():
     assert best_ranges(PixelCounts.empty()) == ()
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_the_best_ranges_are_those_of_every_threshold_tried(seed):
+    generator = np.random.default_rng(seed)
+    mask = generator.random((6, 7)) < 0.4
+    mask[0, 0] = True
+    score = np.clip(0.3 * mask + 0.7 * generator.random((6, 7)), 0, 1).astype(np.float32)
+    counts = count_pixels(score, mask, bins=50)
+    tried = {"dice": [], "miou": []}
+    for i in range(51):
+        here = counts.at(counts.curve().threshold[i])
+        iou = [here.tp / (here.tp + here.fp + here.fn), here.tn / max(here.tn + here.fp + here.fn, 1)]
+        tried["dice"].append(2 * here.tp / (2 * here.tp + here.fp + here.fn))
+        tried["miou"].append(sum(iou) / 2)
+    for (low, high), values in zip(best_ranges(counts), tried.values(), strict=True):
+        best = [i / 50 for i, v in enumerate(values) if v > max(values) - 1e-9]
+        assert (low, high) == pytest.approx((best[0], best[-1]))
+
+
 @given(st.integers(0, 1000), st.integers(0, 1000))
 def test_a_mirrored_threshold_is_found_on_the_whole_grid(best, used):
     study = but(claims=claim(threshold=used / 1000, oracle=((best / 1000, best / 1000),)))
@@ -107,6 +127,14 @@ def test_a_mirrored_threshold_is_found_on_the_whole_grid(best, used):
 
 def test_a_wide_range_of_best_thresholds_accuses_nobody():
     assert "oracle-threshold" not in loud(examine(but(claims=claim(oracle=((0.1, 0.9),)))))
+
+
+def test_what_is_right_is_not_accused():
+    # On validation the threshold of validation masks is the best by construction; maps from 0 on are not stretched.
+    there = [dataclasses.replace(c, split="valcl", scored={}) for c in claim(threshold=0.3)]
+    assert "oracle-threshold" not in loud(examine(but(claims=there)))
+    for low, high in ((0.0, 2.0), (-1.0, 1.0)):
+        assert loud(examine(but(maps=[dataclasses.replace(m, low=low, high=high) for m in CLEAN.maps]))) == set()
 
 
 def test_findings_are_checked_and_sorted():

@@ -40,11 +40,9 @@ def digests(paths: Iterable[str]) -> dict[str, str]:
 
 
 def map_facts(values: npt.NDArray[np.float32], **at: Any) -> MapFacts:
-    """Facts of one map, (h, w) or its drawn cells (n,); a map without any drawn cell is constant."""
+    """Facts of one map, (h, w) or its drawn cells (n,); at least one."""
     from wsol.evaluation import MapFacts
 
-    if values.size == 0:
-        return MapFacts(**at)
     bad = int((~np.isfinite(values)).sum())
     if bad:
         return MapFacts(**at, problem=f"{bad} of {values.size} values are NaN or infinite")

@@ -169,8 +169,9 @@ def _read(
                 continue
             stored = reader.read(method, sample)
             values = stored.array if stored.coverage is None else stored.array[stored.coverage]
-            target = None if floor else classes[stored.target]
-            yield map_facts(values, **at, target=target, predicted=predicted.get(sample))
+            if values.size:  # a slide without tissue has no map
+                target = None if floor else classes[stored.target]
+                yield map_facts(values, **at, target=target, predicted=predicted.get(sample))
 
 
 def _masks(path: Path, samples: list[Placed], limit: int) -> dict[str, MaskFacts]:

@@ -12,11 +12,11 @@ _FEW = 3
 _STRETCHED = 1e-6
 
 
-def _sets(e: Study, floors: bool = False) -> dict[Key, list[MapFacts]]:
-    """(run, method, split) -> its maps; without those that need no training, unless asked for."""
+def _sets(e: Study) -> dict[Key, list[MapFacts]]:
+    """(run, method, split) -> its maps; without those that need no training."""
     found: dict[Key, list[MapFacts]] = {}
     for m in e.maps or ():
-        if floors or not m.floor:
+        if not m.floor:
             found.setdefault((m.run, m.method, m.split), []).append(m)
     return found
 
