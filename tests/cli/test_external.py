@@ -125,7 +125,6 @@ def test_what_was_frozen_is_named_and_every_row_is_scored(given):
     before = json.loads(given["frozen"].read_text())
     assert found["frozen_from"]["path"] == str(given["frozen"])
     assert len(found["frozen_from"]["hash"]) == 16
-    assert found["frozen_from"]["model_checked_by"] == "weights"
     assert (
         found["methods"]["mine"]["badges"]["threshold"]
         == before["methods"]["mine"]["badges"]["threshold"]
@@ -166,9 +165,9 @@ def drawn(monkeypatch):
     return set_maps
 
 
-def write_maps(path, rows, method, values):
+def write_maps(path, rows, method, values, sha256=""):
     made = {"map_class": "positive", "methods": [{"id": method, "method": "cam", "options": {}}]}
-    with MapWriter(path, {**made, "recipe": {"sha256": "?"}}) as writer:
+    with MapWriter(path, {**made, "recipe": {"sha256": sha256}}) as writer:
         for sample in rows["sample"]:
             array = values(int(sample[1:])).astype(np.float32)
             writer.add(method, sample, array, target=1, size=(SIDE, SIDE), seconds=0.0)
@@ -181,9 +180,10 @@ def test_neither_scale_nor_threshold_is_refitted(study, given, drawn, tmp_path):
     folder = tmp_path / "made"
     shutil.copytree(study, folder, ignore=shutil.ignore_patterns("results"))
     shutil.copytree(study / "results/train", folder / "results/train")
+    weights = json.loads(given["model"].with_suffix(".json").read_text())["sha256"]
     for split in ("valcl", "test"):
         rows = read_manifest(folder / "m.parquet").rows(0, split)
-        write_maps(folder / "made" / MAPS.format(**KEY) / f"{split}.h5", rows, "cam", lambda i: 0.2 + 0.4 * square(i))
+        write_maps(folder / "made" / MAPS.format(**KEY) / f"{split}.h5", rows, "cam", lambda i: 0.2 + 0.4 * square(i), weights)
     frozen = scored(folder, maps="made", out="scores")
     run = {**given, "frozen": frozen, "method": "cam"}
 
@@ -274,13 +274,15 @@ def test_a_model_of_other_scores_is_refused(given, tmp_path, what):
     assert not given["out"].exists()
 
 
-def test_scores_away_from_their_maps(given, tmp_path):
+def test_scores_alone_are_enough_and_old_ones_say_so(given, tmp_path):
     away = tmp_path / "scores.json"
     shutil.copy(given["frozen"], away)
-    with pytest.raises(ValueError, match=r"nothing says how 'mine' is drawn.*Name their file \(maps\)"):
+    assert evaluate_external(**{**given, "frozen": away})["drawn_by"]["methods"][0]["id"] == "mine"
+    old = json.loads(away.read_text())
+    del old["drawn_by"]
+    away.write_text(json.dumps(old))
+    with pytest.raises(ValueError, match="does not say what drew its maps; run `wsol evaluate` again"):
         evaluate_external(**{**given, "frozen": away})
-    found = evaluate_external(**{**given, "frozen": away, "method": "cam"})
-    assert found["frozen_from"]["model_checked_by"] == "name, fold and seed"
 
 
 def test_methods_and_thresholds_that_cannot_be_frozen(study, given, tmp_path):

@@ -54,6 +54,7 @@ def evaluate(
         "supervision": job.run["supervision"],
         "classification": _classified(job),
         "methods": scored,
+        "drawn_by": _drawn_by(job.made),
         "masks_opened": {"validation": len(opened & set(job.tuning["sample"])), "scored": len(opened & set(job.rows["sample"]))},
         "provenance": provenance(settings.model_dump(), inputs={"manifest": manifest, "masks": masks}, seed=key["seed"]),
     }
@@ -100,6 +101,12 @@ def _method(job: Job, method: str) -> tuple[dict[str, Any], dict[str, PixelCount
         "boxes": boxes(job, method, scale) if settings.boxes_px else None,
     }
     return {**facts, **summary}, counted.samples
+
+
+def _drawn_by(made: dict[str, Any]) -> dict[str, Any]:
+    """What drew the maps, so that the same can be drawn elsewhere: methods with options, class, halo, hash of the weights."""
+    facts = {name: made.get(name) for name in ("methods", "map_class", "halo_px")}
+    return {**facts, "sha256": made.get("recipe", {}).get("sha256")}
 
 
 def _classified(job: Job) -> dict[str, Any] | None:

@@ -39,9 +39,7 @@ def evaluate_external(
     method: str | None = None,
     source: str = "images",
     threads: int = 1,
-    maps: Path | None = None,
     mask_values: Mapping[str, Sequence[int]] | None = None,
-    halo_px: int = 32,
     device: str = "auto",
     bootstrap: int = 1000,
     name: str = "",
@@ -59,9 +57,7 @@ def evaluate_external(
         method: id of the map; None for the only one of `frozen`.
         source: "images" or "slides".
         threads: CPU threads.
-        maps: see `freeze`.
         mask_values: ids of the new masks that are foreground, per class; None for all above 0.
-        halo_px: context read around each tile of a slide, as it was when the threshold was chosen.
         device: "auto", "cpu" or "cuda".
         bootstrap: replicates of intervals.
         name: of the dataset in tables; the sheet's by default.
@@ -77,12 +73,12 @@ def evaluate_external(
 
     if source not in ("images", "slides"):
         raise ValueError(closest("source", source, ("images", "slides")))
-    fixed = freeze(frozen, method, model, maps)  # before the new masks are even listed
+    fixed = freeze(frozen, method, model)  # before the new masks are even listed
     _prepare(fixed, source, sheet, out, mask_values, name or sheet.stem)
     settings = {
         "methods": [fixed.drawn],
         "map_class": MAP_CLASSES[fixed.facts["badges"]["map_class"]],
-        "halo_px": halo_px,
+        "halo_px": fixed.scores["drawn_by"]["halo_px"],
         "device": device,
     }
     listing = read_manifest(out / "manifest.parquet")
@@ -217,6 +213,7 @@ def _score(
         "supervision": fixed.scores["supervision"],
         "classification": classification(rows, drawn, listing, bootstrap, temperature),
         "methods": {fixed.method: _facts(fixed, counted, rows, labels, bootstrap)},
+        "drawn_by": {**fixed.scores["drawn_by"], "methods": [fixed.drawn]},
         "masks_opened": {"validation": 0, "scored": len(truth.opened)},
         "frozen_from": {
             "path": str(fixed.path),
@@ -225,7 +222,6 @@ def _score(
             "split": fixed.key["split"],
             "code": fixed.facts["badges"]["code"],
             "model": str(model),
-            "model_checked_by": fixed.checked,
         },
         "provenance": provenance(
             settings,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from wsol._names import closest
 from wsol.cli.files import read_json
-from wsol.cli.plan import MAPS
 from wsol.cli.scoring import Scale
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ class Frozen:
         scores: the whole file.
         scale: from raw values to scores.
         threshold: on the scores.
-        checked: what ties the model to the scores: "weights" (hash) or "name, fold and seed".
     """
 
     path: Path
@@ -40,17 +38,15 @@ class Frozen:
     scores: dict[str, Any]
     scale: Scale
     threshold: Threshold
-    checked: str
 
 
-def freeze(path: Path, method: str | None, model: Path, maps: Path | None = None) -> Frozen:
+def freeze(path: Path, method: str | None, model: Path) -> Frozen:
     """Scale, threshold and map method of an earlier evaluation, which must be one of this model.
 
     Args:
         path: its scores.json.
         method: id of the map; None for the only one.
         model: checkpoint.
-        maps: map file that was scored; by default looked for in the results folder that `path` stands in.
 
     Raises:
         FileNotFoundError: no such file.
@@ -77,30 +73,15 @@ def freeze(path: Path, method: str | None, model: Path, maps: Path | None = None
         raise ValueError(
             f"{path}: {what} is of each sample its own, and says nothing about new ones; evaluate with another first"
         )
-    made = _made(path, key, maps)
-    checked = _belongs(path, scores, model, made)
-    return Frozen(path, key, chosen, _drawn(path, chosen, made), facts, scores, scale, threshold, checked)
+    if "drawn_by" not in scores:
+        raise ValueError(f"{path}: it does not say what drew its maps; run `wsol evaluate` again (or the study)")
+    _belongs(path, scores, model)
+    drawn = next(m for m in scores["drawn_by"]["methods"] if m["id"] == chosen)
+    return Frozen(path, key, chosen, dict(drawn), facts, scores, scale, threshold)
 
 
-def _made(path: Path, key: Mapping[str, Any], maps: Path | None) -> dict[str, Any] | None:
-    """How the scored maps were drawn, as their file says; None where it is not found."""
-    from wsol.data import MapReader
-
-    if maps is None:
-        parents = path.absolute().parents
-        if len(parents) <= 8 or parents[7].name != "evaluate":
-            return None
-        maps = parents[8] / "localize" / MAPS.format(**key) / str(key["split"])
-    files = [maps] if maps.is_file() else [maps.with_name(f"{maps.name}.h5"), *sorted(maps.glob("*.h5"))]
-    for file in files:
-        if file.is_file():
-            with MapReader(file) as reader:
-                return reader.provenance
-    return None
-
-
-def _belongs(path: Path, scores: Mapping[str, Any], model: Path, made: Mapping[str, Any] | None) -> str:
-    """What ties the model to the scores; raises where they do not belong together."""
+def _belongs(path: Path, scores: Mapping[str, Any], model: Path) -> None:
+    """Raise where the model is not the one whose maps were scored."""
     from wsol.models import checkpoint_recipe
 
     _, meta = checkpoint_recipe(model)
@@ -114,26 +95,9 @@ def _belongs(path: Path, scores: Mapping[str, Any], model: Path, made: Mapping[s
     for name, value in said.items():
         if value != key[name]:
             raise ValueError(f"{path} is about {name} {key[name]!r}, {model} is {name} {value!r}; they do not belong together")
-    if made is None:
-        return "name, fold and seed"
-    weights, now = made["recipe"]["sha256"], read_json(model.with_suffix(".json"))["sha256"]
+    weights, now = str(scores["drawn_by"]["sha256"]), str(read_json(model.with_suffix(".json"))["sha256"])
     if weights != now:
         raise ValueError(
             f"{path}: its maps were drawn with other weights (sha256 {weights[:12]}) than {model} holds ({now[:12]}); name the "
             "checkpoint that drew them, or evaluate again"
         )
-    return "weights"
-
-
-def _drawn(path: Path, method: str, made: Mapping[str, Any] | None) -> dict[str, Any]:
-    """How to draw the map: as the file of the scored maps says, else the method of that name without options."""
-    from wsol.cams import METHODS
-
-    if made is not None:
-        return dict(next(m for m in made["methods"] if m["id"] == method))
-    if method not in METHODS:
-        raise ValueError(
-            f"{path}: nothing says how {method!r} is drawn: the maps that were scored are not beside it. Name their "
-            "file (maps), or leave the scores in their results folder"
-        )
-    return {"id": method, "method": method, "options": {}}

@@ -52,6 +52,7 @@ def localize(
         "model": str(model),
         "map_class": choose,
         "methods": settings["methods"],
+        "halo_px": int(settings.get("halo_px", 32)),
         "recipe": read_json(model.with_suffix(".json")),
     }
     with MapWriter(out, provenance) as writer:
