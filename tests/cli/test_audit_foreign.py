@@ -169,6 +169,29 @@ def test_a_threshold_that_is_the_best_of_the_test_masks_or_its_mirror_is_found(r
     assert loud(found(results)) == set()
 
 
+def test_raw_maps_are_maps_and_have_no_best_threshold_to_compare_with(results):
+    spoil(results, lambda a, n: 5 * a - 2)
+    findings = found(results)
+    assert loud(findings) == set(), render(findings)
+    assert "oracle-threshold" in findings.unchecked
+
+
+def test_of_a_threshold_per_image_the_median_is_compared(results):
+    generator = np.random.default_rng(1)
+    spoil(results, lambda a, n: np.clip(0.6 * a + 0.4 * generator.random(a.shape) ** 2, 0, 1).astype(np.float32))
+    best = f"{slow_best(results):.3f}"
+    write_sheet(
+        results, {"e0": {"threshold": "0.1"}, "e1": {"threshold": best}, "e2": {"threshold": best}, "e3": {"threshold": "0.9"}}
+    )
+    assert {("warning", "oracle-threshold"), ("warning", "threshold-source")} == loud(found(results))
+
+
+def test_masks_of_one_bit_are_black_and_white(results):
+    for name in ("v1", "e1", "e3"):
+        Image.open(results / f"{name}.png").convert("1").save(results / f"{name}.png")
+    assert loud(found(results)) == set()
+
+
 def test_masks_of_zeros_and_ones_and_empty_ones_are_found(results):
     for name in ("v1", "e1", "e3"):
         Image.fromarray(np.array(Image.open(results / f"{name}.png")) // 255).save(results / f"{name}.png")
