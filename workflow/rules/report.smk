@@ -42,6 +42,7 @@ rule log:
     input:
         stamp=rules.mlflow_init.output.stamp,
         scores=scores(),
+        audit=rules.audit.output.audit,
         heatmaps=heatmaps(),
         histories=histories(),
     output:
@@ -55,4 +56,4 @@ rule log:
     resources:
         mlflow=1,
     shell:
-        "wsol log --tracking-uri {params.uri:q} --experiment {params.experiment:q} --results {R} {params.scores} --out {output.done} 2> {log}"
+        "wsol log --tracking-uri {params.uri:q} --experiment {params.experiment:q} --results {R} --audit {input.audit} {params.scores} --out {output.done} 2> {log}"

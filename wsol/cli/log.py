@@ -19,12 +19,20 @@ def init_tracking(tracking_uri: str, experiment: str, *, out: Path) -> None:
     write_json(out, {"tracking_uri": tracking_uri, "experiment": experiment, "experiment_id": init(tracking_uri, experiment)})
 
 
-def log_runs(paths: list[Path], *, results: Path, tracking_uri: str, experiment: str, out: Path) -> None:
+def log_runs(
+    paths: list[Path], *, results: Path, tracking_uri: str, experiment: str, out: Path, audit: Path | None = None
+) -> None:
     """Bring MLflow to what the score files say; logging twice changes nothing."""
     from wsol.tracking import log, records
 
     scores = read_scores(paths, results)
-    made = records(scores, histories=histories(scores, results), params=settings(scores, results))
+    found = read_json(audit) if audit else None
+    made = records(
+        scores,
+        histories=histories(scores, results),
+        params=settings(scores, results),
+        audit={found["dataset"]: found} if found else None,
+    )
     done: Any = log(made, tracking_uri, experiment)
     write_json(out, {"experiment": experiment, "runs": [record.run_key for record in made], "logged": str(done)})
 

@@ -214,6 +214,7 @@ def log_(
     results: Annotated[Path, typer.Option(help="folder of the results, where pictures and histories are found")] = Path(
         "results"
     ),
+    audit: Annotated[Path | None, typer.Option(help="findings of `wsol audit` (JSON), to tag the runs", exists=True)] = None,
 ) -> None:
     """Mirror results to MLflow, one flat run per method; logging twice changes nothing."""
     from wsol.cli.log import init_tracking, log_runs
@@ -221,7 +222,7 @@ def log_(
     if init:
         init_tracking(tracking_uri, experiment, out=out)
     else:
-        log_runs(scores or [], results=results, tracking_uri=tracking_uri, experiment=experiment, out=out)
+        log_runs(scores or [], results=results, tracking_uri=tracking_uri, experiment=experiment, out=out, audit=audit)
 
 
 evaluation_verbs.attach(app, _section)
