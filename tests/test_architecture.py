@@ -106,6 +106,7 @@ def test_importing_a_face_loads_nothing_heavy(module):
         ("localize", {"torch", "pandas", "openslide", "scipy", "skimage"}),
         ("floors", {"pandas", "openslide", "scipy", "skimage"}),
         ("evaluate", {"pandas", "numba", "torch", "scipy", "skimage"}),
+        ("probe", {"pandas", "torch", "openslide", "scipy", "skimage"}),
         ("heatmap", {"pandas", "torch", "openslide", "scipy", "skimage"}),
         ("report", {"matplotlib", "pandas", "scipy", "skimage"}),
         ("log", {"mlflow"}),

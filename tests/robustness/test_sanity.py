@@ -237,7 +237,8 @@ def made(*rows):
     ("curve", "verdict"),
     [
         (made([0.1, 0.2], [0.94, 0.9]), "fails"),  # in the mean over the steps
-        (made([0.0], [0.96], [0.0]), "fails"),  # at one step
+        (made([0.0], [0.995], [0.0]), "fails"),  # at one step
+        (made([0.0], [0.98], [0.0]), "passes"),
         (made([0.1], [0.9], [0.4]), "passes"),
         (made([-1.0], [-1.0]), "passes"),  # turned around is changed
         (made([np.nan, 0.1, 0.3], [np.nan, np.nan, np.nan]), "passes"),

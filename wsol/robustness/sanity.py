@@ -26,11 +26,14 @@ from wsol.robustness.similarity import SIDE, hog_correlation, spearman, structur
 Fresh: TypeAlias = Callable[[torch.Generator], nn.Module]
 Step: TypeAlias = tuple[str, nn.Module]
 
-UNCHANGED = 0.95
-"""Maps this alike at any one step were not touched by weights that the prediction depends on."""
+UNCHANGED = 0.99
+"""Maps this alike at any one step were not touched by weights that the prediction depends on. On an EfficientNet-Lite0 tuned on
+GlaS (8 images, 2 draws) maps under a new head had 0.3 and 0.5 (CAM), 0.90 and 0.92 (Layer-CAM, which hardly reads it), and exactly
+1 (the control)."""
 
 SIMILAR = 0.5
-"""Maps this alike in the mean over the steps of the cascade were hardly touched by any."""
+"""Maps this alike in the mean over the steps of the cascade were hardly touched by any. There: CAM 0.1, Layer-CAM 0.3, the first
+principal component 0.4, edges 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +98,8 @@ def cascading(net: nn.Module, generator: torch.Generator, *, fresh: Fresh | None
 
     Args:
         net: the trained net, in evaluation mode if maps are to be drawn: copies are in the mode of the net.
-        generator: draws the weights; same state, same copies.
+        generator: draws the weights; same state, same copies. Never one in the state that training started from: the net would
+            come back as it was before training, and a head that was tuned on a few images lies close to that.
         fresh: makes an untrained net of the same architecture, the truest initializer. Without it each module's own
             `reset_parameters` is called; parameters of modules without one become Kaiming-uniform (as those of `nn.Linear`) from
             two dimensions on and 0 where they are called a bias.
@@ -124,14 +128,18 @@ def independent(net: nn.Module, generator: torch.Generator, *, fresh: Fresh | No
 
 
 def sanity_curve(
-    draw: Callable[[Any], Sequence[ArrayLike]], nets: Iterable[Step], reference: Sequence[ArrayLike], *, side: int = SIDE
+    draw: Callable[[Any], Sequence[ArrayLike]],
+    nets: Iterable[tuple[str, Any]],
+    reference: Sequence[ArrayLike],
+    *,
+    side: int = SIDE,
 ) -> SanityCurve:
     """Similarity of the maps of every randomized net with those of the trained one.
 
     Args:
         draw: net -> raw, signed maps (h, w), one per sample. It decides about the class: give it the classes that the trained net
             was drawn for, so that weights are all that changes.
-        nets: of `cascading` or `independent`; one exists at a time.
+        nets: of `cascading` or `independent`, one exists at a time; or (block, whatever `draw` takes).
         reference: the maps of the trained net.
         side: see `similarity`.
 
@@ -151,7 +159,7 @@ def compare_maps(maps: Sequence[ArrayLike], reference: Sequence[ArrayLike], name
     Raises:
         ValueError: see `sanity_curve`.
     """
-    return sanity_curve(lambda found: found, [(name, maps)], reference, side=side)  # type: ignore[list-item]
+    return sanity_curve(lambda found: found, [(name, maps)], reference, side=side)
 
 
 def _alike(maps: Sequence[ArrayLike], reference: Sequence[ArrayLike], side: int) -> NDArray[np.float64]:
