@@ -142,6 +142,21 @@ def cams(
     return (maps, maps.logits) if return_logits else maps
 
 
+def drawer(method: str, options: Mapping[str, Any]) -> Cam:
+    """One configured method.
+
+    Raises:
+        ValueError: an unknown method, an option out of its range.
+        TypeError: an option that the method does not have.
+    """
+    kind: type[Cam] = resolve("CAM method", method, METHODS, "wsol.cams")
+    known = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise TypeError(closest(f"option of CAM method {method!r}:", option, known or ["none"]))
+    return kind(**options)
+
+
 def _drawers(methods: Sequence[str] | Mapping[str, str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Cam]:
     """A configured method for each id."""
     if isinstance(methods, str):
@@ -152,16 +167,7 @@ def _drawers(methods: Sequence[str] | Mapping[str, str], options: Mapping[str, M
     for name in options:
         if name not in named:
             raise ValueError(closest("CAM method (in options)", name, named))
-    drawers = {}
-    for name, method in named.items():
-        kind = resolve("CAM method", method, METHODS, "wsol.cams")
-        given = options.get(name, {})
-        known = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
-        for option in given:
-            if option not in known:
-                raise TypeError(closest(f"option of CAM method {method!r}:", option, known or ["none"]))
-        drawers[name] = kind(**given)
-    return drawers
+    return {name: drawer(method, options.get(name, {})) for name, method in named.items()}
 
 
 def _check_given(net: Localizer, images: Tensor | None, features: Features | None, drawers: Mapping[str, Cam]) -> None:
