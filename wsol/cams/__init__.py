@@ -55,6 +55,10 @@ METHODS = {
     "integrated-gradients": "inputs:IntegratedGradients",
     "rise": "inputs:Rise",
     "occlusion": "inputs:Occlusion",
+    "smooth": "wrappers:Smooth",
+    "tta": "wrappers:Tta",
+    "fused": "wrappers:Fused",
+    "sess": "sess:Sess",
 }
 """Name -> `Cam` class; its keyword arguments are the method's options, its class attributes the facts about it."""
 
