@@ -28,8 +28,8 @@ Step: TypeAlias = tuple[str, nn.Module]
 
 UNCHANGED = 0.99
 """Maps this alike at any one step were not touched by weights that the prediction depends on. On an EfficientNet-Lite0 tuned on
-GlaS (8 images, 2 draws) maps under a new head had 0.3 and 0.5 (CAM), 0.90 and 0.92 (Layer-CAM, which hardly reads it), and exactly
-1 (the control)."""
+GlaS (8 images, 2 draws) maps under a new head had 0.3 and 0.5 (CAM), 0.90 and 0.92 (Layer-CAM, which hardly reads it), and
+exactly 1 (the control)."""
 
 SIMILAR = 0.5
 """Maps this alike in the mean over the steps of the cascade were hardly touched by any. There: CAM 0.1, Layer-CAM 0.3, the first
