@@ -75,7 +75,10 @@ def specimens(
     def boxes(row: Any) -> list[Any]:
         import pandas as pd
 
-        tables[row.sample] = pd.read_parquet(tiles / f"{row.sample}.parquet")
+        path = tiles / f"{row.sample}.parquet"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no tile table of slide {row.sample!r}; run `wsol tile` for it")
+        tables[row.sample] = pd.read_parquet(path)
         found = list(tables[row.sample].itertuples(index=False))
         return [found[i] for i in _generator(seed, row.sample).permutation(len(found))]
 
