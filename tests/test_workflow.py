@@ -73,6 +73,18 @@ def test_the_grid_multiplies_and_from_is_an_edge(tmp_path):
     assert all("--parent results/train/tiny/gap/fold0/seed" in line for line in children)
 
 
+def test_a_probe_is_handed_the_checkpoint_of_its_shuffled_control(tmp_path):
+    models = {"gap": {"output_stride": 32}, "noise": {"output_stride": 32, "shuffle_labels": True}}
+    study = write(tmp_path, models=models, probe={"samples": 2, "shuffled": {"gap": "noise"}})
+    done = snakemake(tmp_path, "--dry-run", "--printshellcmds", "--configfile", study)
+    assert planned(done)["probe"] == 2
+    probes = [line for line in done.stdout.splitlines() if "wsol probe" in line]
+    assert ["--shuffled results/train/tiny/noise/fold0/seed0/b-cl.safetensors" in line for line in sorted(probes)] == [
+        True,
+        False,
+    ]
+
+
 @pytest.mark.parametrize(("slip", "says"), [({"trian": {}}, "did you mean 'train'"), ({"folds": [3]}, "have no samples")])
 def test_a_slip_in_the_study_stops_before_any_job(tmp_path, slip, says):
     done = snakemake(tmp_path, "--dry-run", "--configfile", write(tmp_path, **slip))

@@ -175,6 +175,12 @@ class Probe(Section):
         default=["insertion", "deletion", "average-drop", "average-increase", "adcc", "road"],
         description="`wsol list metrics`; pointing games open masks and say so",
     )
+    fill: Literal["mean", "blur", "normalized-zero"] = Field(
+        "mean", description="what deleted pixels become: mean color, blur, or the color that normalization makes 0 (as published)"
+    )
+    follow_prediction: bool = Field(
+        False, description="draw randomized nets for the class they predict (as published code does), not for the trained net's"
+    )
     sanity: list[Literal["cascading", "independent"]] = Field(
         default=["cascading"], description="orders in which weights are randomized; [] for none"
     )
