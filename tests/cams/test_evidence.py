@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from wsol.cams import Evidence, cam
-from wsol.cams.evidence import chunks
+from wsol.cams.evidence import budget_of, chunks
 from wsol.cams.sight import look
 from wsol.models import Features, Localizer, Prediction
 
@@ -49,6 +49,8 @@ def test_the_tail_of_the_features_is_the_net(net, images, layer, budget):
 def test_chunks_fit_the_budget_and_cover_every_row(net, images, rows):
     assert [(s.start, s.stop) for s in chunks(7, 10, 35)] == [(0, 3), (3, 6), (6, 7)]
     assert [(s.start, s.stop) for s in chunks(2, 10, 3)] == [(0, 1), (1, 2)]
+    assert budget_of(torch.device("cuda")) == 2**29
+    assert budget_of(torch.device("cpu")) == Evidence(net, *look(net, images, None, None, ())).budget == 2**25
     e = gather(net, images, budget=4 * 16 * 5 * 7 * 3 * 2)  # twice the estimate of one row at the last stage
     seen = rows(net)
     e.tail(e.stage(-1)[[0, 1, 2, 3, 0]])

@@ -12,7 +12,7 @@ from torch import Tensor
 from wsol._names import closest, resolve
 from wsol.cams import METHODS
 from wsol.cams.base import Cam, Evidence
-from wsol.cams.evidence import BUDGET
+from wsol.cams.evidence import budget_of
 from wsol.cams.sight import look
 from wsol.models import Features, Localizer
 
@@ -38,7 +38,7 @@ def cam(
     layers: Sequence[int] | None = None,
     generator: torch.Generator | None = None,
     features: Features | None = None,
-    budget: int = BUDGET,
+    budget: int | None = None,
     **options: Any,
 ) -> Tensor:
     """Raw maps of one method; see `cams`.
@@ -64,7 +64,7 @@ def cams(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     generator: torch.Generator | None = None,
     features: Features | None = None,
-    budget: int = BUDGET,
+    budget: int | None = None,
     return_logits: Literal[False] = False,
 ) -> Maps: ...
 @overload
@@ -77,7 +77,7 @@ def cams(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     generator: torch.Generator | None = None,
     features: Features | None = None,
-    budget: int = BUDGET,
+    budget: int | None = None,
     return_logits: Literal[True],
 ) -> tuple[Maps, Tensor]: ...
 def cams(
@@ -89,7 +89,7 @@ def cams(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     generator: torch.Generator | None = None,
     features: Features | None = None,
-    budget: int = BUDGET,
+    budget: int | None = None,
     return_logits: bool = False,
 ) -> Maps | tuple[Maps, Tensor]:
     """Raw maps of several methods with ONE encode, one call of the head and at most ONE backward for all they share.
@@ -108,7 +108,8 @@ def cams(
         options: keyword arguments by method (or id).
         generator: randomness of stochastic methods; one seed is drawn from it per call. Without it they draw the same each time.
         features: `net.encode(images)`, if the caller has it already.
-        budget: bytes that a chunk of changed features or images may take, where a method asks for their logits.
+        budget: bytes that a chunk of changed features or images may take, where a method asks for their logits; without it
+            32 MB on a CPU and 512 MB elsewhere.
         return_logits: return (maps, logits); the logits are `maps.logits` in any case.
 
     Returns:
@@ -126,12 +127,12 @@ def cams(
         raise RuntimeError(
             "maps need evaluation mode (dropout and live batch norm would draw another net): call net.eval() first"
         )
-    if budget < 1:
+    if budget is not None and budget < 1:
         raise ValueError(f"budget must be positive, bytes of one chunk; got {budget}")
     _check_given(net, images, features, drawers)
     stages = sorted({net.stage_number(i) for drawer in drawers.values() if drawer.needs_gradient for i in drawer.layers})
     seen, said, chosen, slopes = look(net, images, features, targets, stages)
-    evidence = Evidence(net, seen, said, chosen, slopes, images, budget=budget)
+    evidence = Evidence(net, seen, said, chosen, slopes, images, budget=budget or budget_of(said.logits.device))
     seed = _seed(generator)
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(said.logits.device.type, enabled=False):
         maps = Maps()

@@ -54,13 +54,13 @@ class FdCam(OneLayer):
             return 2 * torch.einsum("bkc,bc->bk", groups.float(), shares) + affine.bias[evidence.targets, None]
         count, channels = features.shape[:2]
         owners = torch.arange(count, device=features.device).repeat_interleave(channels)
-        members = groups.flatten(0, 1)
+        members = groups.flatten(0, 1).to(features.dtype)  # a product with bool is slow
 
         def only(part: slice) -> Tensor:
             return features[owners[part]] * members[part, :, None, None]
 
         def without(part: slice) -> Tensor:
-            return features[owners[part]] * ~members[part, :, None, None]
+            return features[owners[part]] * (1 - members[part])[:, :, None, None]
 
         on, off = (evidence.of_target(evidence.tail(m, self.layer, len(owners)), owners) for m in (only, without))
         return (on + evidence.scores[owners] - off).reshape(count, channels)
