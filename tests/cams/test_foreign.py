@@ -231,5 +231,9 @@ def test_a_transformer_is_drawn_or_says_why_not(method, images, targets):
     if KINDS[method].needs_tail:
         with pytest.raises(ValueError, match=r"beside its grid \(a class token\)"):
             cam(method, above, images, targets)
+    elif method == "tta":
+        with pytest.raises(ValueError, match="give images of the size that `reshape` is for"):
+            cam(method, above, images, targets)  # it turns them: 5 x 7 cells become 7 x 5
+        assert cam(method, above, images, targets, moves="flips").shape == below.shape
     else:
         assert cam(method, above, images, targets).shape == below.shape

@@ -394,6 +394,18 @@ def test_tokens_become_cells_row_by_row_and_come_back(images):
     torch.testing.assert_close(mirrored(images).logits, logits)
 
 
+def test_tokens_of_another_form_are_not_laid_out_wrongly(images):
+    turned = images.transpose(2, 3)
+    net = wrapped(made(Vit, "mean"), "blocks.1", reshape=(4, 6))
+    with pytest.raises(ValueError, match=r"makes 4 x 6 cells .* 'blocks\.1', where an image of 48 x 32 px has 6 x 4"):
+        net.encode(turned)
+    module = made(Vit, "mean")
+    del module.positions
+    module.positions = 0
+    with pytest.raises(ValueError, match="an image of 64 x 96 px has 8 x 12"):  # 96 tokens, of which the last 24 are no grid
+        wrapped(module, "blocks.1", reshape=(4, 6)).encode(torch.rand(1, 3, 64, 96))
+
+
 @pytest.mark.parametrize(
     ("reshape", "message"),
     [

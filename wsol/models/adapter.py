@@ -98,7 +98,7 @@ class Parts:
         names: of the layers at the cuts, in the order of the pass.
         normalize: images in [0, 1] -> what the module takes.
         stand_ins: for each cut, what to run the module on from there.
-        strides: image pixels per cell at each cut.
+        cells: image pixels per cell, (down, across), at each cut; None before that is known.
         classes: how many logits there are to be; None: as many as there are.
     """
 
@@ -115,7 +115,7 @@ class Parts:
         self.normalize = normalize
         self.classes = classes
         self.stand_ins = [StandIn(True, None) for _ in self.names]
-        self.strides = [1 for _ in self.names]
+        self.cells: list[tuple[float, float] | None] = [None for _ in self.names]
         self._reshape = reshape
         self._arranged: dict[tuple[int, tuple[int, ...]], Arrangement | None] = {}  # by number and shape of the output
         self._arrangements: dict[tuple[int, ...], Arrangement | None] = {}  # by number, c, h, w of the grid
@@ -143,7 +143,7 @@ class Parts:
             cells = self._split(number, main_tensor(output, self.names[number]))
             seen.append(cells)
             if start == 0:
-                self._sizes[number, *cells.grid.shape[2:]] = (x.shape[2], x.shape[3])
+                self._note_size(number, cells.grid, (x.shape[2], x.shape[3]))
             if number == stop:
                 raise _Reached
             return replaced(output, self._join(number, cells)) if cells.grid.requires_grad else output
@@ -192,9 +192,22 @@ class Parts:
         each, size = self.stand_ins[number]
         height, width = grid.shape[2:]
         if size is None:
-            stride = self.strides[number]
-            size = self._sizes.get((number, height, width), (height * stride, width * stride))
+            down, across = self.cells[number] or (1, 1)
+            size = self._sizes.get((number, height, width), (round(height * down), round(width * across)))
         return grid.new_zeros((len(grid) if each else 1, 3, *size))
+
+    def _note_size(self, number: int, grid: Tensor, size: tuple[int, int]) -> None:
+        """Keep which image made a grid of this size. Tokens say nothing of places: refuse a grid of another form."""
+        height, width = grid.shape[2:]
+        arrangement, cell = self._arrangements[number, *grid.shape[1:]], self.cells[number]
+        if arrangement is not None and len(arrangement.shape) == 2 and cell is not None:
+            down, across = size[0] / cell[0], size[1] / cell[1]
+            if abs(down - height) >= 1 or abs(across - width) >= 1:
+                raise ValueError(
+                    f"reshape makes {height} x {width} cells of the tokens of layer {self.names[number]!r}, where an image of "
+                    f"{size[0]} x {size[1]} px has {down:g} x {across:g}: give images of the size that `reshape` is for"
+                )
+        self._sizes[number, height, width] = size
 
     def _split(self, number: int, output: Tensor) -> Cells:
         shape = tuple(output.shape[1:])

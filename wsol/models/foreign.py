@@ -26,7 +26,7 @@ class ForeignBackbone(Backbone):
         nn.Module.__init__(self)  # not Backbone's: strides are found, not chosen
         self.parts = parts
         self.channels = channels
-        self.strides = tuple(parts.strides)
+        self.strides = tuple(max(1, round(cell[0])) for cell in parts.cells if cell)
         self.freeze_bn = True
 
     def normalize(self, images: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def inspect_parts(
                     f"layer {names[number]!r} puts out a single cell for images of {size[0]} x {size[1]} px: no map can be drawn "
                     "of it; take a layer before the pooling, or a larger `size`"
                 )
-            parts.strides[number] = max(1, round(size[0] / grid.shape[2]))
+            parts.cells[number] = (size[0] / grid.shape[2], size[1] / grid.shape[3])
             problem = _settle(parts, number, *cells[number], trial)
             if problem:
                 others = _alternatives(census, lambda name: Parts(module, (name,), reshape, normalize, classes), trial)
