@@ -149,6 +149,8 @@ def test_captum_agrees_on_tokens(images, targets):
     signed = attr.LayerGradCam(module, module.patches).attribute(images, targets, relu_attributions=False).detach()[:, 0]
     found = cams({"coarse": "grad-cam", "fine": "grad-cam"}, net, images, targets, options={"fine": {"layers": [0]}})
     torch.testing.assert_close(found["fine"], signed, rtol=1e-3, atol=1e-6)  # its slope also comes through the class token
+    again = cam("grad-cam", net, None, targets, layers=[0], features=net.encode(images))
+    torch.testing.assert_close(again, signed, rtol=1e-3, atol=1e-6)  # handed-over features lose nothing of it
     assert found["coarse"].std() > 0
 
 

@@ -80,8 +80,8 @@ def _resumed(net: Localizer, features: Features, finest: int) -> Features:
     above = len(net.backbone.channels) - finest - 1
     leaf = plain(features.stages[-above - 1]).requires_grad_(True)
     with torch.autocast(leaf.device.type, enabled=False):
-        stages = net.encode(leaf, start=finest + 1).stages
-    return Features((*features.stages[: -above - 1], leaf, *stages), features.extra)
+        resumed = net.encode(leaf, start=finest + 1)  # its extra hangs on the leaf: a class token's slope runs through it
+    return Features((*features.stages[: -above - 1], leaf, *resumed.stages), {**features.extra, **resumed.extra})
 
 
 def plain(x: Tensor) -> Tensor:
