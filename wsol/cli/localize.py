@@ -116,6 +116,7 @@ def _slide(
             found, tile_logits = draw(net, images, label, methods)
             logits.append(tile_logits)
             inner = halo // net.output_stride
+            found = {name: to_cells(maps, cells + 2 * inner) for name, maps in found.items()}
             for i, box in enumerate(boxes):
                 at = np.s_[round(box.y / side) * cells :, round(box.x / side) * cells :]
                 for name, maps in found.items():
@@ -128,6 +129,13 @@ def _slide(
             writer.add(name, row.sample, array, drawn="tile", **facts)
         if logits:
             writer.predict(row.sample, _bag(net, logits).to(torch.float32).cpu().numpy())
+
+
+def to_cells(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Maps (b, h, w) of a finer stage, or of the image, as means over (b, side, side) cells: a slide has one grid for all."""
+    from torch.nn import functional
+
+    return maps if maps.shape[-1] == side else functional.adaptive_avg_pool2d(maps[:, None], side)[:, 0]
 
 
 def draw(
