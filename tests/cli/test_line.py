@@ -92,7 +92,7 @@ def test_a_map_that_is_the_mask_scores_one(line):
     assert found["groups"]["all"]["dice"] == 1.0
     assert found["negatives"]["flagged_area"] == 0.0
     assert found["threshold"]["source"] == "validation masks"
-    assert found["badges"]["threshold"] == "validation masks (2)"
+    assert found["badges"]["threshold"] == "validation masks (1)"
     assert result["classification"]["accuracy"] == 1.0
 
 

@@ -174,7 +174,9 @@ def test_values_of_polygons(tmp_path):
     assert read(feature(left, "Tumor", Probability=0.25, area=9.0), feature(right, "Tumor", Probability=0.75, area=1.0)) == at
     assert read(feature(left, "0.25"), feature(right, "0.75")) == at  # bins of a probability as class names
     assert read(feature(left, mine=0.25), feature(right, mine=0.75), key="#mine") == at
-    assert read(feature(left, mine=0.25), feature(right, mine=0.75)) == [1, 1, 1]
+    assert read(feature(left, mine=0.25), feature(right, mine=0.75)) == at  # the only measurement is what it says of an area
+    with pytest.raises(ValueError, match=r"measurements mine, area, none called .*; name the one .*p\.geojson#mine"):
+        read(feature(left, mine=0.25, area=9.0))
     assert read(feature(left, "Tumor"), feature(right, "Stroma"), key="#Tumor") == [1, 1, 0]
     assert read() == [0, 0, 0]  # nothing found is a map too
     with pytest.raises(ValueError, match="unknown measurement or class 'Tumour'; did you mean 'Tumor'"):

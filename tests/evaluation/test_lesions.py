@@ -10,7 +10,19 @@ from hypothesis.extra import numpy as hnp
 from skimage import measure
 
 from wsol._names import resolve
-from wsol.evaluation import METRICS, Box, Lesion, PredictedRegions, lesion_recall, lesions, predicted_regions, recall_by_size
+from wsol.evaluation import (
+    METRICS,
+    Box,
+    Lesion,
+    PredictedRegions,
+    Threshold,
+    count_pixels,
+    detections,
+    lesion_recall,
+    lesions,
+    predicted_regions,
+    recall_by_size,
+)
 
 laws = settings(max_examples=60, deadline=None)
 
@@ -167,3 +179,15 @@ def test_what_is_wrong_is_said():
         recall_by_size([sized(5, True)], [5], unit="um2")
     with pytest.raises(ValueError, match="unit of area"):
         recall_by_size([], [5], unit="mm2")
+
+
+def test_regions_and_points_flag_the_pixels_that_counts_flag():
+    """0.35 is no float32: a plain comparison rounds the threshold below the score of 0.35 and flags it, counts do not."""
+    score, mask = np.full((4, 4), np.float32(0.35)), np.ones((4, 4), bool)
+    assert count_pixels(score, mask).at(0.35).recall == 0.0
+    assert not Threshold(0.35, "fixed").apply(score).any()
+    assert lesions(score, mask, 0.35)[0].covered == 0.0
+    assert predicted_regions(score, mask, 0.35).count == 0
+    assert detections(score, min_distance_px=2, threshold=0.35) == []
+    with pytest.raises(ValueError, match="threshold must lie in"):
+        lesions(score, mask, float("nan"))

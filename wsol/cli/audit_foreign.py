@@ -206,7 +206,7 @@ def _maps(
             row = held[sample]
             at: dict[str, Any] = {"run": "", "method": method, "split": "test", "sample": sample, "floor": method in FLOORS}
             at |= {"target": row.cells.get("target") or None, "predicted": row.cells.get("prediction") or None}
-            found, pixels = _one_map(paths.get(sample), files.masks.get(sample), truth.get(sample), at)
+            found, pixels = _one_map(paths.get(sample), files.masks.get(sample), truth.get(sample), at, _size(row, files))
             facts.append(found)
             counted.append(pixels)
         if len(chosen) == len(held) and counted and all(c is not None for c in counted):
@@ -215,9 +215,9 @@ def _maps(
 
 
 def _one_map(
-    path: Path | None, mask: Path | None, truth: MaskFacts | None, at: dict[str, Any]
+    path: Path | None, mask: Path | None, truth: MaskFacts | None, at: dict[str, Any], size: tuple[int, int] | None
 ) -> tuple[MapFacts, PixelCounts | None]:
-    """Facts of one map, and its counts against its mask where both can be had."""
+    """Facts of one map, and its counts against its mask where both can be had; `size` (H, W) is that of a mask without a file."""
     from wsol.data import read_foreign_map, register
     from wsol.evaluation import MapFacts, count_pixels
 
@@ -225,15 +225,27 @@ def _one_map(
         return MapFacts(**at, problem="no file"), None
     try:
         target = None if mask is None or truth is None or truth.share is None else _foreground(mask)
-        values = read_foreign_map(path, None if target is None else target.shape)
+        values = read_foreign_map(path, size if target is None else target.shape)
         found = map_facts(values, **at)
         if truth is None or truth.problem or values.min() < 0 or values.max() > 1:
             return found, None
         if truth.kind == "empty":
-            target = np.zeros(values.shape, np.bool_)
+            target = np.zeros(size or values.shape, np.bool_)
         return found, None if target is None else count_pixels(register(values, target.shape), target)
     except (FileNotFoundError, RuntimeError, ValueError) as error:
         return MapFacts(**at, problem=str(error)), None
+
+
+def _size(row: Any, files: Any) -> tuple[int, int] | None:
+    """(H, W) of a sample: that of its image where the sheet names one, else of the first mask there is; None without either."""
+    from wsol.data import image_shape
+
+    image = Path(row.cells.get("path") or "")
+    places = [image] if image.is_file() else [m for m in files.masks.values() if m is not None and m.is_file()][:1]
+    try:
+        return image_shape(places[0]) if places else None
+    except (OSError, RuntimeError, ValueError):  # a slide, or an image that is judged elsewhere
+        return None
 
 
 def _foreground(mask: Path) -> npt.NDArray[np.bool_]:

@@ -42,6 +42,7 @@ def compare(
     bootstrap: int = 1000,
     seed: int = 0,
     name: str = "",
+    reference: str | None = None,
 ) -> dict[str, Any]:
     """Score maps that anything drew, by the same rule as ours, and compare them in pairs.
 
@@ -67,6 +68,7 @@ def compare(
         bootstrap: replicates of intervals.
         seed: of the bootstrap and the random floor.
         name: of the dataset in tables; the sheet's by default.
+        reference: name that the others are compared with; None for the one with the highest PxAP.
 
     Returns:
         The content of `scores.json`.
@@ -81,6 +83,8 @@ def compare(
         raise ValueError(closest("split", split, SPLITS))
     if scale is not None and scale not in SCALES:
         raise ValueError(closest("scale of a comparison", scale, SCALES))
+    if reference is not None and reference not in maps:
+        raise ValueError(closest("reference", reference, maps))
     entries = read_entries(sheet, [n for n, where in maps.items() if not str(where)])
     tuning = [e for e in entries if e.split == "valcl"]
     settings = parse(
@@ -104,7 +108,7 @@ def compare(
         below = floors([*scored, *tuning], kind, floors_mpp, seed)
         _table(contest, below, {**key, "model": "floors", "checkpoint": "none", "set": "floors"}, out / "floors", facts, note)
         files.append(out / "floors" / "scores.json")
-    _differences(files, out, bootstrap)
+    _differences(files, out, bootstrap, reference)
     return result
 
 
@@ -120,11 +124,11 @@ def _note(contest: Contest, entries: Sequence[Entry]) -> str:
     return " ".join(said)
 
 
-def _differences(files: Sequence[Path], out: Path, bootstrap: int) -> None:
-    """Every method against the best one; no table where there is one method only."""
+def _differences(files: Sequence[Path], out: Path, bootstrap: int, reference: str | None) -> None:
+    """Every method against the reference; no table where there is one method only."""
     from wsol.cli.differences import arenas, differences, write_differences
 
-    tables = [table for arena in arenas(files) for table in differences(arena, bootstrap)]
+    tables = [table for arena in arenas(files) for table in differences(arena, bootstrap, reference)]
     write_json(out / "differences.json", tables)
     write_differences(out / "differences.csv", tables)
 

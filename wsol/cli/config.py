@@ -46,6 +46,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
         from wsol.cams import METHODS
+        from wsol.cli.probing import check_names
         from wsol.data import SOURCES
         from wsol.models import BACKBONES, HEADS
         from wsol.training import CHECKPOINTS, STRATEGIES
@@ -62,6 +63,7 @@ class Config(Section):
             _known("strategy", [model.strategy], STRATEGIES)
             _known("training setting", model.train, Train.model_fields)
             self.lineage(name)
+        check_names(self.probe.faithfulness, masks=True)
         for name in (*self.probe.shuffled, *self.probe.shuffled.values()):
             _known("model (in probe.shuffled)", [name], self.models)
         for name in self.probe.shuffled.values():

@@ -120,7 +120,8 @@ def tune(contest: Contest, one: Source, scale: Scale, scored: Mapping[str, Any])
             histograms[entry.sample] = score_histogram(score(stored, scale, stored.array.shape, entry.sample))
     negatives = {e.sample for e in contest.tuning if e.label in contest.negative}
     split = Split(set(masked), negatives, {e.sample: e.patient for e in contest.tuning})
-    return Tuning(masked, histograms or dict(scored), split)
+    files = sum(contest.truth.kind(sample) == "file" for sample in masked)
+    return Tuning(masked, histograms or dict(scored), files, split)
 
 
 def count(contest: Contest, one: Source, scale: Scale) -> Counted:

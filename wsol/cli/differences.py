@@ -31,6 +31,7 @@ class Arena:
     counts: dict[str, dict[str, PixelCounts]] = field(default_factory=dict)
     thresholds: dict[str, dict[str, float]] = field(default_factory=dict)
     pxap: dict[str, float] = field(default_factory=dict)
+    floors: set[str] = field(default_factory=set)
     patients: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -63,6 +64,8 @@ def _enter(arena: Arena, one: Mapping[str, Any], curves: Path) -> None:
         if key["model"] == "floors" and method in UNRANKED:
             continue
         name = method if key["model"] == "floors" else f"{method} of {key['model']} ({key['checkpoint']})"
+        if key["model"] == "floors":
+            arena.floors.add(name)
         rows = table[table["method"] == method]
         samples: list[str] = rows["sample"].tolist()
         pairs = zip(samples, rows["positives"].tolist(), rows["negatives"].tolist(), strict=True)
@@ -73,12 +76,20 @@ def _enter(arena: Arena, one: Mapping[str, Any], curves: Path) -> None:
         arena.patients |= dict(zip(samples, rows["patient"].where(rows["patient"] != "", rows["slide"]).tolist(), strict=True))
 
 
-def differences(arena: Arena, replicates: int = 1000) -> list[dict[str, Any]]:
-    """Every method against the one with the highest PxAP: a table per metric, patients drawn together for both."""
+def differences(arena: Arena, replicates: int = 1000, reference: str | None = None) -> list[dict[str, Any]]:
+    """Every method against one: a table per metric, patients drawn together for both.
+
+    Args:
+        arena: methods scored on the same samples.
+        replicates: of bootstrap and permutation test.
+        reference: a method, as `arena` or its map is called; None for the one with the highest PxAP that is no floor.
+    """
     from wsol.evaluation import compare
 
     samples = arena.samples
-    ranked = sorted(arena.counts, key=lambda name: -arena.pxap[name])[:WIDE]
+    ranked = sorted(arena.counts, key=lambda name: (name in arena.floors, -arena.pxap[name]))[:WIDE]
+    if reference is not None:
+        ranked.sort(key=lambda name: name != reference and not name.startswith(f"{reference} of "))
     if not any(arena.counts[ranked[0]][s].positives.any() for s in samples):
         return []
     tables = []

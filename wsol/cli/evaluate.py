@@ -44,7 +44,7 @@ def evaluate(
     scored, counts = {}, {}
     for method in job.methods:
         scored[method], counts[method] = _method(job, method)
-    opened = job.truth.opened
+    opened = {sample for sample in job.truth.opened if job.truth.kind(sample) == "file"}
     result = {
         "key": key,
         "classes": job.listing.classes,
@@ -126,6 +126,7 @@ def _few_masks(job: Job, tuning: Tuning) -> dict[str, Any] | None:
     found = few_masks(
         [tuning.masked[s] for s in names],
         [job.split.patients[s] or s for s in names],
+        masks=tuning.files,
         generator=np.random.default_rng(job.key["seed"]),
         replicates=job.settings.bootstrap,
     )

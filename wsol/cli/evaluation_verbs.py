@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
-from wsol.cli.schema import Evaluate, Probe, Section
+from wsol._names import closest
+from wsol.cli.schema import Evaluate, Probe, Section, Source
 
 ManifestPath = Annotated[
     Path | None, typer.Option(help="manifest.parquet written by `wsol prepare`", exists=True, dir_okay=False)
@@ -154,10 +155,11 @@ def compare_(
     threshold: Annotated[str, typer.Option(help="auto, validation-masks, otsu, per-image-otsu, fixed ...")] = "auto",
     fixed: Annotated[float, typer.Option(help="the threshold when --threshold fixed", min=0, max=1)] = 0.5,
     protocol: Annotated[str, typer.Option(help="ours, or survey (allows --scale per-image)")] = "ours",
+    reference: Annotated[str | None, typer.Option(help="NAME that the others are compared with; by default the first")] = None,
     negative: Annotated[list[str] | None, typer.Option(help="label whose samples hold nothing to find; repeatable")] = None,
     kind: Annotated[str, typer.Option(help="what the column path holds: images or slides")] = "images",
     floors: Annotated[bool, typer.Option(help="score maps that need no tool too")] = True,
-    bootstrap: Annotated[int, typer.Option(help="replicates of the bootstrap over patients", min=0)] = 1000,
+    bootstrap: Annotated[int, typer.Option(help="replicates of the bootstrap over patients", min=1)] = 1000,
     seed: Annotated[int, typer.Option(help="of bootstrap and random floor", min=0)] = 0,
 ) -> None:
     """Score maps that any tool drew (npy, npz, TIFF, PNG, QuPath GeoJSON) and compare them in pairs, per patient.
@@ -167,15 +169,20 @@ def compare_(
     from wsol.cli.compare import compare
     from wsol.cli.report import table
 
-    named = {}
+    if threshold not in (known := ["auto", *get_args(Source)]):
+        raise ValueError(closest("threshold", threshold, known))
+    named: dict[str, str] = {}
     for word in maps:
         name, sign, place = word.partition("=")
         if not sign or not name:
             raise ValueError(f"--maps {word!r}: NAME=FOLDER expected, e.g. --maps theirs=heatmaps/")
+        if name in named:
+            raise ValueError(f"--maps: the name {name!r} is given twice; each tool needs its own")
         named[name] = place
     compare(
         sheet=sheet, maps=named, out=out, split=split, protocol=protocol, scale=scale, threshold=threshold, fixed=fixed,
-        negative=negative or [], with_floors=floors, kind=kind, bootstrap=bootstrap, seed=seed,
+        negative=negative or [], with_floors=floors, reference=reference or next(iter(named)), kind=kind, bootstrap=bootstrap,
+        seed=seed,
     )  # fmt: skip
     files = [path for path in (out / "scores.json", out / "floors" / "scores.json") if path.is_file()]
     typer.echo(table(files, split))

@@ -25,7 +25,8 @@ def fit_floors(*, manifest: Path, masks: Path, out: Path, fold: int, mpp: float)
         pairs.append((rgb, _shrink(truth.open(row.sample, shape=_full_shape(row, listing.kind)), rgb.shape[:2])))
     used = any(mask.any() for _, mask in pairs) and any(not mask.all() for _, mask in pairs)
     regression = PixelRegression.fit(pairs, at).to_dict() if used else None
-    write_json(out, {"model": "floors", "regression": regression, "masks": len(pairs) if used else 0, "supervision": "none"})
+    files = sum(truth.kind(row.sample) == "file" for row in rows)  # the others are known, by their label, to be empty
+    write_json(out, {"model": "floors", "regression": regression, "masks": files if used else 0, "supervision": "none"})
 
 
 def draw_floors(

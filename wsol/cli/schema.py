@@ -151,7 +151,7 @@ class Evaluate(Section):
     conformal: Conformal = Conformal()
     regions: bool = Field(True, description="lesions found, by size, and FROC (connected regions of the masks)")
     boxes_px: int = Field(512, ge=0, description="longest side at which MaxBoxAcc is computed; 0: no boxes")
-    bootstrap: int = Field(1000, ge=0, description="replicates of the bootstrap over patients")
+    bootstrap: int = Field(1000, ge=1, description="replicates of the bootstrap over patients")
     floors: bool = Field(True, description="score the maps that need no training beside every table")
     floors_mpp: float = Field(2.0, gt=0, description="um per px at which floor maps of slides are drawn")
     ledger: str | None = Field(None, description="CSV to which every evaluation of a test split appends a row")

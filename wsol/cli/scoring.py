@@ -162,7 +162,10 @@ def score(stored: StoredMap, scale: Scale, shape: tuple[int, int], sample: str |
 def _bounded(stored: StoredMap, scale: Scale) -> None:
     low, high = float(stored.array.min()), float(stored.array.max())
     if scale.kind == "none" and (low < -1e-6 or high > 1 + 1e-6):
-        raise ValueError(f"scale: none takes maps in [0, 1], got values from {low:.4g} to {high:.4g}; use scale: fitted")
+        raise ValueError(
+            f"scale: none takes maps in [0, 1], got values from {low:.4g} to {high:.4g}; use scale: fitted (needs validation "
+            "maps) or probability"
+        )
 
 
 def _enlarge(coverage: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:

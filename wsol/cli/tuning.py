@@ -48,11 +48,13 @@ class Tuning:
     Attributes:
         masked: sample -> counts, of the masks that were opened.
         histograms: sample -> pixels per score bin, of all validation maps.
+        files: how many of the masks are files; the others are known, by their label, to be empty.
         split: whose samples they are.
     """
 
     masked: dict[str, PixelCounts]
     histograms: dict[str, Counts]
+    files: int
     split: Split = field(repr=False)
 
     @property
@@ -81,7 +83,8 @@ def tune(settings: Evaluate, scale: Scale, truth: Masks, maps: Iterable[tuple[st
             mask = truth.open(sample, shape=stored.size)
             masked[sample] = count_pixels(score(stored, scale, mask.shape, sample), mask)
         histograms[sample] = score_histogram(score(stored, scale, stored.array.shape, sample))
-    return Tuning(masked, histograms, split)
+    files = sum(truth.kind(sample) == "file" for sample in masked)
+    return Tuning(masked, histograms, files, split)
 
 
 def _validation_masks(settings: Evaluate, tuning: Tuning) -> Threshold:
@@ -89,7 +92,7 @@ def _validation_masks(settings: Evaluate, tuning: Tuning) -> Threshold:
 
     if tuning.pooled is None:
         raise ValueError("no validation sample has a mask with foreground; use auto, otsu or fixed")
-    return best_threshold(tuning.pooled, source="validation masks", masks=len(tuning.masked))
+    return best_threshold(tuning.pooled, source="validation masks", masks=tuning.files)
 
 
 def _fixed(settings: Evaluate, tuning: Tuning) -> Threshold:
@@ -113,7 +116,7 @@ def _prevalence_matched(settings: Evaluate, tuning: Tuning) -> Threshold:
         return prevalence_matched(tuning.histogram, settings.prevalence)
     if tuning.pooled is None:
         raise ValueError("no validation mask says how much foreground to expect; give evaluate.prevalence")
-    return prevalence_matched(tuning.pooled.histogram, tuning.pooled.prevalence, masks=len(tuning.masked))
+    return prevalence_matched(tuning.pooled.histogram, tuning.pooled.prevalence, masks=tuning.files)
 
 
 def _conformal(settings: Evaluate, tuning: Tuning) -> Threshold:
@@ -122,7 +125,10 @@ def _conformal(settings: Evaluate, tuning: Tuning) -> Threshold:
     split, how = tuning.split, settings.conformal
     chosen = [s for s in tuning.histograms if s in split.negatives]
     if not chosen:
-        raise ValueError("no validation sample is negative by its label, and nothing else says what a false alarm is")
+        raise ValueError(
+            "no validation sample is negative by its label, and nothing else says what a false alarm is (`wsol compare`: name "
+            "such labels by --negative)"
+        )
     return conformal_threshold(
         [tuning.histograms[s] for s in chosen], [split.patients[s] for s in chosen], **Conformal.model_dump(how)
     )

@@ -66,6 +66,14 @@ def _valued(file: Path, features: Sequence[dict[str, Any]], key: str) -> list[tu
     else:
         pairs = list(zip(features, facts, strict=True))
     named = key if key in known else next((n for c in MEASUREMENTS for n in known if n.lower() == c), None)
+    if named is None and not key and known:
+        if len(known) > 1:
+            raise ValueError(
+                f"{file}: polygons with the measurements {', '.join(known)}, none called {' or '.join(MEASUREMENTS)}; name "
+                f"the one that is a probability: {file.name}#{known[0]}"
+                + (f", or the class for its plain area: {file.name}#{classes[0]}" if classes else "")
+            )
+        named = known[0]
     values = [found.get(named, np.nan) if named else _number(name, 1.0) for _, (found, name) in pairs]
     for number, value in enumerate(values, 1):
         if not 0.0 <= value <= 1.0:

@@ -97,8 +97,9 @@ def _with_oracle(e: Study) -> list[tuple[Claim, float]]:
 
 
 def _hits(c: Claim, value: float) -> bool:
-    """Whether a value is one of the best thresholds."""
-    return any(low - SAME <= value <= high + SAME for low, high in c.oracle if high - low <= NARROW)
+    """Whether a value is one of the best thresholds, to as many decimals as the result's threshold was given with (2 or 3)."""
+    slack = SAME if c.threshold is None or round(c.threshold, 2) != c.threshold else 10 * SAME
+    return any(low - slack <= value <= high + slack for low, high in c.oracle if high - low <= NARROW)
 
 
 def fitted_on_scored(e: Study) -> list[Finding]:

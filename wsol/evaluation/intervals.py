@@ -199,11 +199,18 @@ def bootstrap_accuracy(
 ) -> Interval:
     """95 percent interval of the accuracy over resampled patients (or slides); `kind` as in `bootstrap`.
 
+    Where all are right, or all wrong, resampling sees no doubt; the exact binomial bound for the number of patients stands in.
+
     Raises:
         ValueError: labels, predictions and clusters are not (n,) each.
     """
     truth, called = np.asarray(labels), np.asarray(predicted)
     if truth.shape != called.shape or truth.ndim != 1:
         raise ValueError(f"need one prediction per label, both (n,); got {called.shape} for {truth.shape}")
-    table = np.column_stack([truth == called, np.ones(truth.shape)])
-    return bootstrap(table, clusters, ratio, generator=generator, replicates=replicates, kind=kind, within=(0.0, 1.0))
+    right = truth == called
+    table = np.column_stack([right, np.ones(truth.shape)])
+    found = bootstrap(table, clusters, ratio, generator=generator, replicates=replicates, kind=kind, within=(0.0, 1.0))
+    if found.clusters < 2 or not (right.all() or not right.any()):
+        return found
+    edge = 0.025 ** (1 / found.clusters)  # no draw differs from the sample: Clopper and Pearson's bound for that many patients
+    return Interval((edge, 1.0) if right.all() else (0.0, 1.0 - edge), found.clusters)

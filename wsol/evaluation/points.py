@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsol.evaluation.regions import checked_map
+from wsol.evaluation.thresholds import smallest_flagged
 
 
 class Detection(NamedTuple):
@@ -46,7 +47,7 @@ def detections(score: NDArray[np.float32], *, min_distance_px: float, threshold:
     score = checked_map(score)
     height, width = score.shape
     flat = score.ravel()
-    above = np.flatnonzero(flat >= threshold)
+    above = np.flatnonzero(flat >= smallest_flagged(threshold))
     order = above[np.argsort(-flat[above], kind="stable")]
     kept = peaks.strongest_apart(order, height, width, float(min(min_distance_px, height + width)))
     return [Detection(float(p % width), float(p // width), float(flat[p])) for p in kept]

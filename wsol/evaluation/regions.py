@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wsol._names import closest
 from wsol.evaluation.boxes import Box, neighborhood
 from wsol.evaluation.metrics import source
+from wsol.evaluation.thresholds import smallest_flagged
 
 RULES = ("any-overlap", "min-share")
 """When a lesion is hit: one flagged pixel is enough, or a share of its area is flagged."""
@@ -111,7 +112,7 @@ def lesions(
     inside = np.flatnonzero(regions)
     which, scores = regions.ravel()[inside] - 1, score.ravel()[inside]
     area = np.bincount(which, minlength=len(ids))
-    flagged = np.bincount(which[scores >= threshold], minlength=len(ids))
+    flagged = np.bincount(which[scores >= smallest_flagged(threshold)], minlength=len(ids))
     peak = np.zeros(len(ids), np.float32)
     np.maximum.at(peak, which, scores)
     covered = flagged / area
@@ -221,7 +222,7 @@ def predicted_regions(
         raise ValueError(f"mask is {mask.shape} but score is {score.shape}; resize the score to the mask, not the mask")
     if mask.dtype != np.bool_ and not np.issubdtype(mask.dtype, np.integer):
         raise ValueError(f"mask must be bool, or whole ids with 0 as background; got {mask.dtype}")
-    regions, count = ndimage.label(score >= threshold, structure=neighborhood(connectivity))
+    regions, count = ndimage.label(score >= smallest_flagged(threshold), structure=neighborhood(connectivity))
     large = np.bincount(regions.ravel(), minlength=count + 1)[1:] >= min_area
     touching = np.bincount(regions[mask != 0], minlength=count + 1)[1:] > 0
     return PredictedRegions(int(large.sum()), int((large & touching).sum()))

@@ -71,6 +71,20 @@ def _check_values(source: str, value: float, values: Mapping[str, float]) -> Non
         raise ValueError(f"the value of a threshold per sample is their median, {median_low(every)!r}; got {value!r}")
 
 
+def smallest_flagged(value: float) -> np.float32:
+    """The smallest float32 score that is >= `value`: what every comparison with a threshold must use.
+
+    A plain ``score >= 0.35`` rounds 0.35 to float32 first and so flags scores just below it, which counts do not.
+
+    Raises:
+        ValueError: a value outside [0, 1], or NaN.
+    """
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"a threshold must lie in [0, 1], got {value!r}")
+    smallest = np.float32(value)
+    return np.nextafter(smallest, np.float32(2)) if float(smallest) < value else smallest
+
+
 @dataclass(frozen=True)
 class Threshold:
     """A threshold on scores in [0, 1]: a pixel is positive iff score >= value.
@@ -162,13 +176,10 @@ class Threshold:
     def apply(self, score: NDArray[np.float32], sample: str | None = None) -> NDArray[np.bool_]:
         """Bool mask of `score`, the same pixels that counts call positive; `sample` as in `at`.
 
-        A plain ``score >= 0.35`` rounds 0.35 to float32 first and so flags scores just below it.
+        Raises:
+            ValueError: as `at`.
         """
-        value = self.at(sample)
-        smallest = np.float32(value)
-        if float(smallest) < value:
-            smallest = np.nextafter(smallest, np.float32(2))
-        return np.asarray(score, np.float32) >= smallest
+        return np.asarray(score, np.float32) >= smallest_flagged(self.at(sample))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a JSON file; what is not there (masks, values, facts) is left out."""

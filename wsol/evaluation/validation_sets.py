@@ -81,6 +81,7 @@ def few_masks(
     *,
     generator: np.random.Generator,
     replicates: int = 1000,
+    masks: int | None = None,
 ) -> FewMasks:
     """The threshold that few validation masks choose, with intervals that do not pretend.
 
@@ -93,11 +94,12 @@ def few_masks(
         metric: "dice" or "iou".
         generator: for the bootstrap.
         replicates: bootstrap replicates.
+        masks: how many of them were drawn by somebody; the others are known to be empty. None: all.
 
     Raises:
         ValueError: no masks, not one patient per mask, an unknown metric, or masks without a positive pixel.
     """
-    names = [str(p) for p in patients]
+    names, drawn_masks = [str(p) for p in patients], len(counts) if masks is None else masks
     if len(names) != len(counts):
         raise ValueError(f"need one patient per mask, got {len(names)} for {len(counts)}")
     total = PixelCounts.total(counts)
@@ -112,9 +114,9 @@ def few_masks(
             ends[i] = student_interval(drawn[i], estimate, clusters, within=(0.0, 1.0))
             whole = student_interval(drawn[i], estimate, clusters)
             shifts[i] = float(np.sqrt(2.0) * (whole.high - whole.low) / 2)  # of two sets each has the error of one
-    sentence = _sentence(len(counts), clusters, metric, (chosen, *ends[0].bounds, shifts[0]), (value, *ends[1].bounds, shifts[1]))
+    sentence = _sentence(drawn_masks, clusters, metric, (chosen, *ends[0].bounds, shifts[0]), (value, *ends[1].bounds, shifts[1]))
     return FewMasks(
-        metric, chosen, *ends[0].bounds, shifts[0], value, *ends[1].bounds, shifts[1], len(counts), clusters, sentence
+        metric, chosen, *ends[0].bounds, shifts[0], value, *ends[1].bounds, shifts[1], drawn_masks, clusters, sentence
     )
 
 

@@ -98,6 +98,8 @@ def verdict(row: Mapping[str, Any], corrected: str) -> tuple[str, str]:
     side = "higher" if mean > 0 else "lower"
     if not corrected or adjusted is None:
         return f"{side}, but not corrected for many comparisons", "careful"
+    if (p := row.get("p")) is not None and p >= LEVEL:
+        return f"{side}, but not by the permutation test (few patients cannot reach {LEVEL})", "careful"
     if adjusted >= LEVEL:
         return f"{side}, but not after {corrected}", "careful"
     return (

@@ -43,8 +43,8 @@ def section(part: Part) -> dict[str, Any] | None:
 
 
 def _ranks(rows: list[Row], kind: str) -> dict[str, int]:
-    """Name of a map -> its place by PxAP under a scale, 1 is best; equals share the better place."""
-    pxap = {r.name: v for r in rows if (v := r.fact("scales", kind, "pxap").mean) is not None}
+    """Name of a map -> its place by PxAP under a scale, 1 is best; those that look equal in the table share the better place."""
+    pxap = {r.name: round(v, 3) for r in rows if (v := r.fact("scales", kind, "pxap").mean) is not None}
     return {name: 1 + sum(other > v for other in pxap.values()) for name, v in pxap.items()}
 
 
