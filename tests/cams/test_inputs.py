@@ -282,7 +282,7 @@ def test_options_out_of_range_are_refused(net, images):
         ("integrated-gradients", {"steps": 0}, "steps must be at least 1; got 0"),
         ("integrated-gradients", {"rule": "mid-point"}, "did you mean 'midpoint'"),
         ("integrated-gradients", {"baseline": "blak"}, "did you mean 'black'"),
-        ("rise", {"p": 1.0}, r"p in \(0, 1\); got n=1000, cells=7, p=1.0"),
+        ("rise", {"p": 1.0}, r"p in \(0, 1\); got n=4000, cells=7, p=1.0"),
         ("rise", {"score": "log"}, "did you mean 'logit'"),
         ("occlusion", {"stride": 40}, r"stride must be in 1\.\.window"),
         ("occlusion", {"window": 41}, "the window of 41 px does not fit images of 40 x 56"),

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wsol.cams import METHODS, cam, cams
-from wsol.cams.drawing import drawer
+from wsol.cams import METHODS, cam, cams, drawer
 
 BASES = ["grad-cam", "layer-cam", "cam", "eigen-cam", "gradient", "score-cam"]
 
@@ -107,6 +106,10 @@ def test_fused_is_the_scaled_layers_in_a_loop(net, images, targets, how, base):
         m = unit(m.clamp(min=0) if base == "grad-cam" else m)  # HiResCAM is not rectified
         parts.append(functional.interpolate(m[:, None], (20, 28), mode="bilinear", align_corners=False)[:, 0])
     close(found, sum(parts) / 2 if how == "mean" else torch.maximum(*parts))
+
+
+def test_fused_takes_the_last_two_layers_without_a_choice(net, images, targets):
+    assert torch.equal(cam("fused", net, images, targets), cam("fused", net, images, targets, layers=[-2, -1]))
 
 
 def test_fused_needs_one_encode_and_one_backward(net, images, targets, monkeypatch):

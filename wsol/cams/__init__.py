@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wsol.cams.drawing import Maps as Maps
     from wsol.cams.drawing import cam as cam
     from wsol.cams.drawing import cams as cams
+    from wsol.cams.drawing import drawer as drawer
     from wsol.cams.evidence import Evidence as Evidence
     from wsol.cams.finishing import finish as finish
     from wsol.cams.masked import score_cams as score_cams
@@ -26,6 +27,7 @@ _WHERE = {
     "Maps": "drawing",
     "cam": "drawing",
     "cams": "drawing",
+    "drawer": "drawing",
     "finish": "finishing",
     "score_cams": "masked",
 }

@@ -120,7 +120,9 @@ class Rise(_Pixels):
     same for many masks, but prints the unevenness of few masks into the map (`expected=True`). All images of a batch get the
     same masks, so that a map does not depend on its batch.
 
-    The authors take 4,000 masks for VGG-16 and 8,000 for ResNet-50, cells = 7, p = 0.5.
+    The authors take 4,000 masks for VGG-16 and 8,000 for ResNet-50, cells = 7, p = 0.5. Fewer will not do: on an image of GlaS
+    the maps of 250, 1,000 and 2,000 masks correlated with that of 4,000 others at 0.56, 0.75 and 0.91 (0.54, 0.67 and 0.90 with
+    `expected=True`).
     """
 
     paper = "Petsiuk et al., RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018, eq. 6"
@@ -128,7 +130,7 @@ class Rise(_Pixels):
     def __init__(
         self,
         *,
-        n: int = 1000,
+        n: int = 4000,
         cells: int = 7,
         p: float = 0.5,
         score: Score = "prob",

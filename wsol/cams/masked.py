@@ -41,7 +41,10 @@ class ScoreCam(OneLayer):
     `fill="mean"` hides with the color that the backbone normalizes to 0, as the authors do, who mask the normalized image;
     "white" is the empty glass of a slide.
 
-    `bf16=True` runs the backbone in bfloat16.
+    `bf16=True` runs the backbone in bfloat16, which pays on a GPU or a processor with bfloat16 instructions; without them it took
+    ten times as long. How much it changes depends on the net and the image: with EfficientNet-Lite0 and a linear head fitted on
+    GlaS, the scaled maps of two images moved by 0.12 and 0.014 at most, and by 0.15 and 0.048 with "softmax_logit". Compare on
+    your own net first.
     """
 
     needs_gradient = False

@@ -149,6 +149,7 @@ class Fused(Wrapper):
 
     needs_gradient = True
     needs_images = False
+    layers: tuple[int, ...] = (-2, -1)
     paper = (
         "Jiang et al., LayerCAM, IEEE TIP 2021, for the maximum over layers; Gildenblat's library for CAM methods for the mean"
     )
