@@ -53,7 +53,7 @@ def scored(root, run, split="test"):
     base = root / "results/localize" / MAPS.format(**run)
     scores = root / "results/evaluate" / MAPS.format(**run) / split / "scores.json"
     record = root / "results/train" / RUN.format(**run) / ("none.json" if run["model"] == "floors" else "run.json")
-    settings = Evaluate(bootstrap=0, regions=False, boxes_px=0, compare_scales=[], ledger=str(root / "ledger.csv"))
+    settings = Evaluate(bootstrap=10, regions=False, boxes_px=0, compare_scales=[], ledger=str(root / "ledger.csv"))
     evaluate(
         settings, manifest=root / "m.parquet", masks=root / "k.parquet", maps=base / f"{split}.h5", validation=base / "valcl.h5",
         record=record, key={**run, "split": split}, scores=scores, curves=scores.with_name("curves.parquet"),

@@ -128,7 +128,7 @@ def test_what_was_frozen_is_named_and_every_row_is_scored(given):
     assert (
         found["methods"]["mine"]["badges"]["threshold"]
         == before["methods"]["mine"]["badges"]["threshold"]
-        == "validation masks (4)"
+        == "validation masks (2)"
     )
     assert found["methods"]["mine"]["badges"]["split_unit"] == "unknown"
     assert found["masks_opened"] == {"validation": 0, "scored": 8}
