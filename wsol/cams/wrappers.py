@@ -144,12 +144,12 @@ class Fused(Wrapper):
     """One method at several layers: each map is scaled within its image, then they are fused at the finest of their resolutions.
 
     A base that is published rectified is rectified first and divided by its maximum; others are divided by their largest
-    magnitude and keep their sign. Resizing is bilinear. One encode and one backward serve all layers.
+    magnitude and keep their sign. Resizing is bilinear. One encode and one backward serve all layers. A net may have one stage
+    only, so which layers to fuse is for the caller to say.
     """
 
     needs_gradient = True
     needs_images = False
-    layers: tuple[int, ...] = (-2, -1)
     paper = (
         "Jiang et al., LayerCAM, IEEE TIP 2021, for the maximum over layers; Gildenblat's library for CAM methods for the mean"
     )
@@ -162,7 +162,7 @@ class Fused(Wrapper):
         base_options: Mapping[str, Any] | None = None,
         how: Literal["mean", "max"] = "mean",
     ) -> None:
-        """`layers` are stages, the last two without it; `how` is the mean over the layers or the largest value at each point.
+        """`layers` are stages, the last by default, as for LayerCAM; `how` is the mean over them or the largest value at each point.
 
         Raises:
             ValueError: `base` reads no layer of one's choice.
