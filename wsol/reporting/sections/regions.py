@@ -132,7 +132,7 @@ def froc_figure(lines: Sequence[Row], name: str, palette: Palette) -> str:
         for row in lines:
             curve = row.found("regions", "froc", "curve")[0]
             look = palette.line(row)
-            ax.plot([max(float(f), 0.1) for f in curve["fp"]], curve["sensitivity"], label=row.name, **look)
+            ax.plot(*_densely(curve["fp"], curve["sensitivity"]), label=row.name, **look)
             points: list[dict[str, float]] = next(iter(row.found("regions", "froc", "points")), [])
             at, hit = [p["fp"] for p in points], [p["sensitivity"] for p in points]
             ax.plot(at, hit, color=look["color"], marker=MARKS[palette.place(row)], markersize=5, linestyle="none")
@@ -145,6 +145,14 @@ def froc_figure(lines: Sequence[Row], name: str, palette: Palette) -> str:
             ax.axvline(fp, color=INK, linewidth=0.5, linestyle=":", alpha=0.5)
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9)
         return inline(figure, name, f"Free-response ROC of {', '.join(r.name for r in lines)}")
+
+
+def _densely(fp: Sequence[float], sensitivity: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The curve at many rates: straight between its points, which on a logarithmic axis two ends alone would not show."""
+    import numpy as np
+
+    rates = np.unique(np.concatenate([np.geomspace(0.1, 16, 200), [f for f in fp if f >= 0.1]]))
+    return rates.tolist(), np.interp(rates, fp, sensitivity).tolist()
 
 
 def _froc_words(rows: Sequence[Row]) -> str:
