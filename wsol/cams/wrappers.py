@@ -162,7 +162,7 @@ class Fused(Wrapper):
         base_options: Mapping[str, Any] | None = None,
         how: Literal["mean", "max"] = "mean",
     ) -> None:
-        """`layers` are stages, the last by default, as for LayerCAM; `how` is the mean over them or the largest value at each point.
+        """`layers` are stages, the last by default, as for LayerCAM; `how` is the mean over them or the largest value at a point.
 
         Raises:
             ValueError: `base` reads no layer of one's choice.
