@@ -84,14 +84,13 @@ class Job:
         return None if self.floors else temperature(self.tuning, self.tuned)
 
     def rectified(self, method: str) -> bool:
-        """Whether the final map of a method is rectified: a fact of its class."""
-        from wsol._names import resolve
-        from wsol.cams import METHODS
+        """Whether the final map of a method is rectified: a fact of its class, or of the method that a wrapper is given."""
+        from wsol.cams import drawer
 
         if self.floors:
             return False
-        name = next(m["method"] for m in self.made["methods"] if m["id"] == method)
-        return bool(resolve("CAM method", name, METHODS, "wsol.cams").rectified)
+        made = next(m for m in self.made["methods"] if m["id"] == method)
+        return bool(drawer(made["method"], made["options"]).rectified)
 
     def scale(self, method: str, kind: str) -> Scale:
         """The scale of one method."""
