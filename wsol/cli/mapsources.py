@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wsol._names import closest, resolve
+from wsol._names import closest
 from wsol.cli.files import read_json
 from wsol.cli.foreign import Entry
 
@@ -182,11 +182,11 @@ def _told(made: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _rectified(method: str, made: Mapping[str, Any]) -> bool:
-    """Whether the final map of one of our methods is rectified: a fact of its class."""
-    from wsol.cams import METHODS
+    """Whether the final map of one of our methods is rectified: a fact of its class, or of the method a wrapper is given."""
+    from wsol.cams import drawer
 
-    drawn = next((m["method"] for m in made.get("methods", ()) if isinstance(m, Mapping) and m["id"] == method), None)
-    return bool(drawn and resolve("CAM method", drawn, METHODS, "wsol.cams").rectified)
+    drawn = next((m for m in made.get("methods", ()) if isinstance(m, Mapping) and m["id"] == method), None)
+    return bool(drawn and drawer(drawn["method"], drawn.get("options", {})).rectified)
 
 
 def floors(entries: Iterable[Entry], kind: str, mpp: float, seed: int) -> list[Source]:
