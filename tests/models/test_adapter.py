@@ -571,8 +571,6 @@ def test_encode_checks_what_it_gets(images):
 def test_networks_of_monai(kind):
     from monai.networks import nets
 
-    if kind == "vit":
-        pytest.importorskip("einops")
     build, layers, options = {
         "resnet": (lambda: nets.resnet18(spatial_dims=2, n_input_channels=3, num_classes=3), ["layer2", "layer4"], {}),
         "densenet": (lambda: nets.DenseNet121(2, 3, 3), ["features.denseblock3", "features"], {}),
