@@ -59,7 +59,7 @@ def classification(
         labels, probabilities.argmax(1), patients, generator=np.random.default_rng(0), replicates=replicates
     )
     at_levels = classify_at_levels(
-        probabilities, labels, levels, patients, generator=np.random.default_rng(0), positive=listing.positive_index() or 0,
+        probabilities, labels, levels, patients, generator=np.random.default_rng(0), positive=listing.positive_index(),
         how="max", replicates=replicates,  # a patient is positive iff any image is: the decision follows the same rule
     )  # fmt: skip
     return {

@@ -87,9 +87,12 @@ def differences(arena: Arena, replicates: int = 1000, reference: str | None = No
     from wsol.evaluation import compare
 
     samples = arena.samples
-    ranked = sorted(arena.counts, key=lambda name: (name in arena.floors, -arena.pxap[name]))[:WIDE]
-    if reference is not None:
-        ranked.sort(key=lambda name: name != reference and not name.startswith(f"{reference} of "))
+
+    def place(name: str) -> tuple[bool, bool, float]:
+        named = reference is not None and (name == reference or name.startswith(f"{reference} of "))
+        return not named, name in arena.floors, -arena.pxap[name]
+
+    ranked = sorted(arena.counts, key=place)[:WIDE]
     if not any(arena.counts[ranked[0]][s].positives.any() for s in samples):
         return []
     tables = []
