@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from wsol.models import Backbone, Localizer
-from wsol.models.heads import Gap, Lse
+from wsol.models.heads.linear import Gap, Lse
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ from torch import nn
 from wsol.cams import cam, cams
 from wsol.cams.inputs import IntegratedGradients, Rise, window_starts
 from wsol.models import Backbone, Localizer
-from wsol.models.heads import Gap
+from wsol.models.heads.linear import Gap
 
 
 class Straight(Backbone):

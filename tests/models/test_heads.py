@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsol.models import HEADS, Features
-from wsol.models.heads import Gap, Lse
+from wsol.models.heads.linear import Gap, Lse
 
 KINDS = {"gap": Gap, "lse": Lse}
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from wsol.cams import cams
 from wsol.models import Backbone, Localizer, build_localizer
-from wsol.models.heads import Gap
+from wsol.models.heads.linear import Gap
 from wsol.robustness import (
     SanityCurve,
     blocks,

@@ -69,7 +69,7 @@ def test_history_file_is_the_history(run, toy, tmp_path):
 def test_parts_of_the_loss_are_reported(run):
     class TwoParts(Strategy):
         def loss(self, net, batch, generator, epoch):
-            return {"a": self.classification(net, batch), "b": torch.tensor(2.0)}
+            return {"a": super().loss(net, batch, generator, epoch)["cross_entropy"], "b": torch.tensor(2.0)}
 
     _, history = run(strategy=TwoParts())
     assert history[0]["train_b"] == 2
@@ -87,7 +87,7 @@ def test_strategies_own_parameters_learn_and_prepare_runs_once(run):
             self.prepared += len(batches)
 
         def loss(self, net, batch, generator, epoch):
-            return {"all": self.classification(net, batch) + self.scale.square().mean()}
+            return {"all": super().loss(net, batch, generator, epoch)["cross_entropy"] + self.scale.square().mean()}
 
     strategy = Owner()
     run(strategy=strategy)
@@ -162,7 +162,10 @@ def test_non_finite_loss_names_epoch_step_and_samples(run, toy):
 def test_non_finite_gradient_stops_before_the_weights_are_hit(run, toy):
     class Cusp(Strategy):
         def loss(self, net, batch, generator, epoch):  # finite at 0, its slope is not
-            return {"cusp": (net.head.linear.weight * 0).sum().abs().sqrt() * self.classification(net, batch)}
+            return {
+                "cusp": (net.head.linear.weight * 0).sum().abs().sqrt()
+                * super().loss(net, batch, generator, epoch)["cross_entropy"]
+            }
 
     net = toy.Net()
     with pytest.raises(RuntimeError, match=r"gradient is not finite .* epoch 1/2, step 1/4"):

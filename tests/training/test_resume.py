@@ -147,7 +147,10 @@ def test_a_strategy_is_stored_too_and_not_prepared_again(run, toy, tmp_path):
             self.prepared += 1
 
         def loss(self, net, batch, generator, epoch):
-            return {"all": self.classification(net, batch) + (self.scale * torch.rand(3, generator=generator)).square().sum()}
+            return {
+                "all": super().loss(net, batch, generator, epoch)["cross_entropy"]
+                + (self.scale * torch.rand(3, generator=generator)).square().sum()
+            }
 
     def stopped(epoch, generator):
         if epoch == 2:

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from wsol._names import resolve
 from wsol.cams.sight import look, plain
-from wsol.models import HEADS, Features, Localizer, Prediction
+from wsol.models import Features, Localizer, Prediction
 
 Make = Callable[[slice], Tensor]
 """Rows of a batch too large to hold: a slice of row numbers -> those rows."""
@@ -96,10 +95,10 @@ class Evidence:
     def affine(self, layer: int) -> Affine | None:
         """The tail above `layer` as a closed form, None if it has none: it has at the last stage of a GAP head.
 
-        A head says so with `affine = True` and `weight`, `bias`; of the heads here, exactly `gap` is.
+        A head says so with `affine = True` and `weight`, `bias`.
         """
         head: Any = self.net.head
-        if self._back(layer) != -1 or not getattr(head, "affine", type(head) is resolve("head", "gap", HEADS, "wsol.models")):
+        if self._back(layer) != -1 or not getattr(head, "affine", False):
             return None
         return Affine(head.weight.detach().float(), head.bias.detach().float())
 

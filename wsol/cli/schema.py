@@ -74,7 +74,9 @@ class Model(Section):
     weights: str | None = Field("imagenet", description="imagenet, a path to a state dict, or null for random weights")
     freeze_bn: bool = Field(True, description="keep batch-norm statistics: live ones do not follow in short fine-tuning")
     strategy: str = Field("classify", description="`wsol list strategies`")
+    strategy_options: dict[str, Any] = Field(default_factory=dict, description="options of the strategy")
     parent: str | None = Field(None, alias="from", description="name of the model whose checkpoint this one starts from")
+    seeds: str = Field("cam", description="map method of the `from` model that strategies with pixel seeds learn from")
     shuffle_labels: bool = Field(
         False, description="train on labels dealt out at random: a control that must not localize, badged as such"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsol.cli.config import Model, Tile, Train, parse
 from wsol.cli.files import write_json
+from wsol.cli.teacher import inherit, seed_maps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ def train(
     from wsol.data import read_manifest, require_two_classes
     from wsol.models import load_checkpoint, save_checkpoint
     from wsol.tracking import file_hash, provenance
-    from wsol.training import CHECKPOINTS, bf16_pays, build_strategy, choose_device, clear_state, fit
+    from wsol.training import CHECKPOINTS, bf16_pays, build_strategy, choose_device, clear_state, fit, strategy_options
 
     torch.set_num_threads(threads)
     model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
@@ -60,10 +61,14 @@ def train(
     if model.shuffle_labels:
         rows = shuffled(rows, seed)
     net = _build(model, len(listing.classes), seed)
-    if parent is not None:
-        _inherit(net, load_checkpoint(parent), parent)
+    teacher = None if parent is None else load_checkpoint(parent)
+    if teacher is not None:
+        inherit(net, teacher, str(parent))
     batches, validate, steps = _streams(listing, rows, checked, how, tile, tiles, "label-free" in keep)
-    strategy = build_strategy(model.strategy, label_smoothing=how.label_smoothing)
+    options = {"label_smoothing": how.label_smoothing, **model.strategy_options}
+    if "seeds" in strategy_options(model.strategy):
+        options["seeds"] = seed_maps(teacher, model.seeds, choose_device(how.device))
+    strategy = build_strategy(model.strategy, **options)
     out.mkdir(parents=True, exist_ok=True)
     bf16 = bf16_pays(choose_device(how.device)) if how.bf16 == "auto" else how.bf16
     started = time.perf_counter()
@@ -117,17 +122,6 @@ def _build(model: Model, classes: int, seed: int) -> Localizer:
         head_options=model.head_options,
         generator=torch.Generator().manual_seed(seed),
     )
-
-
-def _inherit(net: Localizer, parent: Localizer, path: Path) -> None:
-    """Start from the parent's weights: the backbone must fit, the head is taken over where it fits."""
-    try:
-        net.backbone.load_state_dict(parent.backbone.state_dict())
-    except RuntimeError as error:
-        raise ValueError(f"{path}: this checkpoint has another backbone; `from` needs the same one ({error})") from error
-    ours = net.head.state_dict()
-    theirs = {k: v for k, v in parent.head.state_dict().items() if k in ours and ours[k].shape == v.shape}
-    net.head.load_state_dict({**ours, **theirs})
 
 
 def _streams(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wsol.models.checkpoint import checkpoint_recipe as checkpoint_recipe
     from wsol.models.checkpoint import load_checkpoint as load_checkpoint
     from wsol.models.checkpoint import save_checkpoint as save_checkpoint
-    from wsol.models.heads import Head as Head
+    from wsol.models.heads.base import Head as Head
     from wsol.models.localizer import Features as Features
     from wsol.models.localizer import Localizer as Localizer
     from wsol.models.localizer import Prediction as Prediction
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "Backbone": "backbones",
     "Features": "localizer",
-    "Head": "heads",
+    "Head": "heads.base",
     "Localizer": "localizer",
     "Prediction": "localizer",
     "build_localizer": "build",
@@ -40,7 +40,7 @@ _WHERE = {
 BACKBONES = {"efficientnet_lite0": "backbones:EfficientNetLite0", "resnet18": "backbones:ResNet18"}
 """Name -> `Backbone` class; the class says its `paper`, `channels` and `strides`."""
 
-HEADS = {"gap": "heads:Gap", "lse": "heads:Lse"}
+HEADS = {"gap": "heads.linear:Gap", "lse": "heads.linear:Lse"}
 """Name -> `Head` class; its keyword arguments are the head's options."""
 
 __all__ = ["BACKBONES", "HEADS", *_WHERE]

@@ -55,7 +55,7 @@ def build_localizer(
         torch.manual_seed(seed)
         stages = make_backbone(output_stride=output_stride, freeze_bn=freeze_bn)
         torch.manual_seed(seed + 1)  # the head starts the same on any backbone of its width
-        top = make_head(stages.channels[-1], num_classes, **options)
+        top = make_head(stages.channels if make_head.reads == "stages" else stages.channels[-1], num_classes, **options)
     if weights is not None:
         load_weights(stages, stages.find_imagenet() if weights == "imagenet" else weights)
     recipe = {

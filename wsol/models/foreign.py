@@ -54,39 +54,24 @@ class ForeignBackbone(Backbone):
         return super()._apply(fn, recurse)
 
 
-class ForeignHead(nn.Module):
-    """All that the module does above its last cut.
+class ForeignHead(Head):
+    """All that the module does above its last cut."""
 
-    Attributes:
-        affine: the logits are a linear layer on the mean of the features.
-        bag_top: as of `Head`; the share of a bag's tiles that its logit averages.
-    """
-
-    affine = False
+    paper = "none: the head of your own module"
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
         self.parts = parts
-        self.bag_top = 0.25
 
-    def forward(self, f: Features, groups: Tensor | None = None, labels: Tensor | None = None) -> Prediction:
-        """Logits, float32 at least whatever autocast says; of bags where `groups` says which tile is in which, as `Head` does.
+    def predict(self, f: Features, labels: Tensor | None = None) -> Prediction:
+        """Logits, float32 at least whatever autocast says.
 
         Raises:
-            ValueError: `groups` does not number the bags; or the module reads more than the grid, and `f.extra` lacks it.
+            ValueError: the module reads more than the grid, and `f.extra` lacks it.
         """
         with torch.autocast(f.last.device.type, enabled=False):
-            return self._pooled(self._logits(f), None, groups)
-
-    def _logits(self, f: Features) -> Tensor:
-        x, beside = (None if part is None else _plain(part, self.parts.dtype) for part in (f.last, f.extra.get("beside")))
-        return self.parts.logits(cast(Tensor, x), beside, start=len(self.parts.names))
-
-    def _pooled(self, logits: Tensor, maps: Tensor | None, groups: Tensor | None) -> Prediction:
-        if groups is None:
-            return Prediction(logits, maps)
-        bags = Head.pool_bags(cast(Head, self), logits, groups)  # it reads `bag_top` alone
-        return Prediction(bags, maps, extra={"tile_logits": logits})
+            x, beside = (None if part is None else _plain(part, self.parts.dtype) for part in (f.last, f.extra.get("beside")))
+            return Prediction(self.parts.logits(cast(Tensor, x), beside, start=len(self.parts.names)))
 
 
 class ForeignGap(ForeignHead):
@@ -120,11 +105,11 @@ class ForeignGap(ForeignHead):
             weight = self.weight if self.parts.dtype == torch.float64 else self.weight.float()
             return torch.einsum("kc,bchw->bkhw", weight, _plain(f.last, weight.dtype))
 
-    def forward(self, f: Features, groups: Tensor | None = None, labels: Tensor | None = None) -> Prediction:
+    def predict(self, f: Features, labels: Tensor | None = None) -> Prediction:
         """Logits and class maps, as a `Gap` head gives them."""
         maps = self.class_maps(f)
         with torch.autocast(maps.device.type, enabled=False):
-            return self._pooled(maps.mean((2, 3)) + self.bias.to(maps.dtype), maps, groups)
+            return Prediction(maps.mean((2, 3)) + self.bias.to(maps.dtype), maps)
 
     @property
     def _layer(self) -> Any:

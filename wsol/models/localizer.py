@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from wsol.models.backbones import Backbone
+    from wsol.models.heads.base import Head
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,10 @@ class Localizer(nn.Module):
         torch.Size([1, 2])
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, recipe: dict[str, Any] | None = None) -> None:
+    backbone: Backbone
+    head: Head
+
+    def __init__(self, backbone: Backbone, head: Head, recipe: dict[str, Any] | None = None) -> None:
         """`recipe` holds the arguments of `build_localizer` that rebuild this net; without it the net cannot be checkpointed."""
         super().__init__()
         self.backbone = backbone
@@ -116,6 +120,16 @@ class Localizer(nn.Module):
         """`net.head(net.encode(images), groups=groups, labels=labels)`."""
         prediction: Prediction = self.head(self.encode(images), groups=groups, labels=labels)
         return prediction
+
+    def train(self, mode: bool = True) -> Self:
+        """As `nn.Module.train`, but a part whose parameters are all frozen stays in evaluation mode: it does not drift."""
+        super().train(mode)
+        if mode:
+            for part in self.modules():
+                own = list(part.parameters())
+                if own and not any(p.requires_grad for p in own):
+                    part.eval()
+        return self
 
     @property
     def output_stride(self) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wsol.training.selection import map_stability as map_stability
     from wsol.training.strategies.base import Strategy as Strategy
     from wsol.training.strategies.build import build_strategy as build_strategy
+    from wsol.training.strategies.build import strategy_options as strategy_options
 
 _WHERE = {
     "Fit": "loop",
@@ -39,6 +40,7 @@ _WHERE = {
     "warmup_cosine": "schedule",
     "Strategy": "strategies.base",
     "build_strategy": "strategies.build",
+    "strategy_options": "strategies.build",
     "seeded_generator": "randomness",
     "clear_state": "resume",
 }

@@ -15,7 +15,7 @@ from wsol.training.losses import cross_entropy
 
 if TYPE_CHECKING:
     from wsol.data import Batch
-    from wsol.models import Localizer
+    from wsol.models import Localizer, Prediction
 
 
 class Strategy(nn.Module):
@@ -52,6 +52,12 @@ class Strategy(nn.Module):
                 if isinstance(value, plain) and name[0] != "_" and name != "training"
             },
         }
+
+    def attach(self, net: Localizer) -> None:
+        """Fit the net to this strategy before the optimizer is made: freeze what does not learn (`requires_grad_(False)`).
+
+        Runs at every start, after a resume too, so it must always do the same and touch no weights.
+        """
 
     def prepare(self, net: Localizer, batches: Iterable[Batch]) -> None:
         """Run once before the first epoch, not again after a resume.
@@ -94,9 +100,9 @@ class Strategy(nn.Module):
             generator: CPU generator of this epoch, the only source of randomness.
             epoch: from 1.
         """
-        return {"cross_entropy": self.classification(net, batch)}
+        return self.classified(net.head(net.encode(batch.images), groups=batch.groups, labels=batch.labels), net, batch.labels)
 
-    def classification(self, net: Localizer, batch: Batch) -> Tensor:
-        """Cross-entropy of image or bag logits."""
-        logits = net.head(net.encode(batch.images), groups=batch.groups).logits
-        return cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
+    def classified(self, prediction: Prediction, net: Localizer, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of image or bag logits, and what the head itself is trained on."""
+        entropy = cross_entropy(prediction.logits, labels, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
+        return {"cross_entropy": entropy, **net.head.loss(prediction, labels)}

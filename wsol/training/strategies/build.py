@@ -18,8 +18,13 @@ def build_strategy(name: str, **options: Any) -> Strategy:
         TypeError: an option that this strategy does not have; the message names the valid ones.
     """
     kind = resolve("strategy", name, STRATEGIES, "wsol.training")
-    known = list(inspect.signature(kind).parameters)
+    known = strategy_options(name)
     for option in options:
         if option not in known:
             raise TypeError(closest(f"option of strategy {name!r}", option, known))
     return kind(**options)
+
+
+def strategy_options(name: str) -> list[str]:
+    """The names of the strategy's options."""
+    return list(inspect.signature(resolve("strategy", name, STRATEGIES, "wsol.training")).parameters)
