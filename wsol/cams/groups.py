@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -73,7 +74,8 @@ def similar(features: Tensor, quantile: float) -> Tensor:
     """
     rows = functional.normalize(features.flatten(1), eps=torch.finfo(features.dtype).tiny)
     cosines = rows @ rows.T
-    limits = torch.cat([torch.quantile(part, quantile, dim=1) for part in cosines.split(1024)])  # it takes 2^24 values at most
+    rank = int(quantile * (len(rows) - 1))  # what lies above the quantile lies above this rank; finding that one needs no sorting
+    limits = torch.from_numpy(np.partition(cosines.numpy(force=True), rank, axis=1)[:, rank]).to(cosines.device)
     return (cosines > limits[:, None]) | torch.eye(len(rows), dtype=torch.bool, device=features.device)
 
 
