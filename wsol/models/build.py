@@ -11,6 +11,7 @@ import torch
 
 from wsol._names import closest, resolve
 from wsol.models import BACKBONES, HEADS
+from wsol.models.heads.base import Head
 from wsol.models.localizer import Localizer
 from wsol.models.weights import load_weights
 
@@ -46,8 +47,7 @@ def build_localizer(
     """
     options = dict(head_options or {})
     make_backbone = resolve("backbone", backbone, BACKBONES, "wsol.models")
-    make_head = resolve("head", head, HEADS, "wsol.models")
-    _check_options(head, make_head, options)
+    check_head(head, options)
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1; got {num_classes}")
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device if generator else None))
@@ -55,7 +55,7 @@ def build_localizer(
         torch.manual_seed(seed)
         stages = make_backbone(output_stride=output_stride, freeze_bn=freeze_bn)
         torch.manual_seed(seed + 1)  # the head starts the same on any backbone of its width
-        top = make_head(stages.channels if make_head.reads == "stages" else stages.channels[-1], num_classes, **options)
+        top = build_head(head, stages.channels, num_classes, options)
     if weights is not None:
         load_weights(stages, stages.find_imagenet() if weights == "imagenet" else weights)
     recipe = {
@@ -69,9 +69,23 @@ def build_localizer(
     return Localizer(stages, top, recipe).train()
 
 
-def _check_options(name: str, kind: type, options: Mapping[str, Any]) -> None:
-    """Raise TypeError for an option that is no keyword-only argument of `kind`."""
+def build_head(head: str, channels: tuple[int, ...], num_classes: int, options: Mapping[str, Any]) -> Head:
+    """A head on stages of these channels, with weights from torch's global generator. Raises as `check_head`."""
+    kind = check_head(head, options)
+    made: Head = kind(channels if kind.reads == "stages" else channels[-1], num_classes, **options)
+    return made
+
+
+def check_head(head: str, options: Mapping[str, Any]) -> type[Head]:
+    """The class of `head`.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: an option that is no keyword-only argument of the class.
+    """
+    kind: type[Head] = resolve("head", head, HEADS, "wsol.models")
     known = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:
-            raise TypeError(closest(f"option of head {name!r}:", option, known))
+            raise TypeError(closest(f"option of head {head!r}:", option, known))
+    return kind
