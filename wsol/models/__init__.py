@@ -40,7 +40,13 @@ _WHERE = {
 BACKBONES = {"efficientnet_lite0": "backbones:EfficientNetLite0", "resnet18": "backbones:ResNet18"}
 """Name -> `Backbone` class; the class says its `paper`, `channels` and `strides`."""
 
-HEADS = {"gap": "heads.linear:Gap", "lse": "heads.linear:Lse"}
+HEADS = {
+    "gap": "heads.linear:Gap",
+    "lse": "heads.linear:Lse",
+    "acol": "heads.acol:Acol",
+    "decoded": "heads.decoders:Decoded",
+    "pixel": "heads.decoders:Pixel",
+}
 """Name -> `Head` class; its keyword arguments are the head's options."""
 
 __all__ = ["BACKBONES", "HEADS", *_WHERE]
