@@ -71,7 +71,7 @@ def build_localizer(
 
 def build_head(head: str, channels: tuple[int, ...], num_classes: int, options: Mapping[str, Any]) -> Head:
     """A head on stages of these channels, with weights from torch's global generator. Raises as `check_head`."""
-    kind = check_head(head, options)
+    kind: Any = check_head(head, options)  # Any: each class has options of its own
     made: Head = kind(channels if kind.reads == "stages" else channels[-1], num_classes, **options)
     return made
 
