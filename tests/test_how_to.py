@@ -1,0 +1,30 @@
+"""The how-to pages are followed to the letter: their code runs, and what they say holds."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+import types
+from pathlib import Path
+
+HOW_TO = Path(__file__).parents[1] / "docs" / "how-to"
+
+
+def blocks(page: str) -> list[str]:
+    """The Python of a page, block by block."""
+    found = re.findall(r"^( *)```python\n(.*?)^\1```", (HOW_TO / page).read_text(), flags=re.M | re.S)
+    return [textwrap.dedent(code) for _, code in found]
+
+
+def test_a_cam_method_is_added_as_the_page_says(monkeypatch):
+    from wsol import cams
+
+    written, line, answer = blocks("add-a-cam.md")
+    assert len(written.strip().splitlines()) < 30  # the promise of the page
+    module = types.ModuleType("wsol.cams.elementwise")
+    exec(compile(written, "elementwise.py", "exec"), vars(module))
+    monkeypatch.setitem(sys.modules, "wsol.cams.elementwise", module)
+    monkeypatch.setitem(cams.METHODS, "element-wise", "to be replaced by the line")  # so that it goes again
+    exec(line, {"METHODS": cams.METHODS})
+    exec(answer, {})
