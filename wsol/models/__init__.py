@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wsol.models.checkpoint import load_checkpoint as load_checkpoint
     from wsol.models.checkpoint import save_checkpoint as save_checkpoint
     from wsol.models.heads.base import Head as Head
+    from wsol.models.heads.peaks import local_maxima as local_maxima
     from wsol.models.localizer import Features as Features
     from wsol.models.localizer import Localizer as Localizer
     from wsol.models.localizer import Prediction as Prediction
@@ -34,6 +35,7 @@ _WHERE = {
     "from_module": "adapter",
     "guided_relu": "rewire",
     "load_checkpoint": "checkpoint",
+    "local_maxima": "heads.peaks",
     "save_checkpoint": "checkpoint",
 }
 
@@ -42,10 +44,20 @@ BACKBONES = {"efficientnet_lite0": "backbones:EfficientNetLite0", "resnet18": "b
 
 HEADS = {
     "gap": "heads.linear:Gap",
+    "cam": "heads.linear:PooledFeatures",
+    "max": "heads.linear:Max",
     "lse": "heads.linear:Lse",
+    "wildcat": "heads.regions:Wildcat",
+    "top-k": "heads.regions:TopK",
+    "prm": "heads.peaks:Prm",
+    "noisy-or": "heads.noisy_or:NoisyOr",
+    "deep-mil": "heads.attention:DeepMil",
+    "attention-mil": "heads.attention:AttentionMil",
     "acol": "heads.acol:Acol",
+    "spg": "heads.spg:Spg",
     "decoded": "heads.decoders:Decoded",
     "pixel": "heads.decoders:Pixel",
+    "masker": "heads.masking:Masker",
 }
 """Name -> `Head` class; its keyword arguments are the head's options."""
 

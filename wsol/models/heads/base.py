@@ -19,7 +19,8 @@ class Head(nn.Module, ABC):
     """Final door, small room behind it: the net calls the module, a subclass writes `predict`, image by image.
 
     A bag (`groups=`) is pooled per class: the mean of the k largest tile logits, k = max(1, round(bag_top * tiles)). Hence a bag
-    of one tile is that image, and the order of the tiles does not matter. A head with another rule writes `pool_bags` anew.
+    of one tile is that image, and the order of the tiles does not matter. A head with another rule writes `pool_bags` anew, and
+    `bag_state` where its rule reads more of a tile than its logits.
 
     Attributes:
         bag_top: share of a bag's tiles that its logit averages, in (0, 1].
@@ -62,7 +63,7 @@ class Head(nn.Module, ABC):
             return self.predict(f, labels)
         check_groups(groups, len(f.last))
         tiles = self.predict(f, None if labels is None else labels[groups])
-        bags = self.pool_bags(tiles.logits, groups)
+        bags = self.pool_bags(self.bag_state(tiles), groups)
         return Prediction(bags, tiles.maps, tiles.pixels, {**tiles.extra, "tile_logits": tiles.logits})
 
     @abstractmethod
@@ -76,12 +77,19 @@ class Head(nn.Module, ABC):
         """
         return {}
 
-    def pool_bags(self, tile_logits: Tensor, groups: Tensor) -> Tensor:
-        """Tile logits (b, k) -> bag logits (n, k): per class the mean of the largest `bag_top` share."""
-        check_groups(groups, len(tile_logits))
+    def bag_state(self, tiles: Prediction) -> Tensor:
+        """All that `pool_bags` reads of b tiles, (b, ...); their logits (b, k) here.
+
+        A slide is read batch by batch: the states of its batches are concatenated and pooled after the last tile.
+        """
+        return tiles.logits
+
+    def pool_bags(self, state: Tensor, groups: Tensor) -> Tensor:
+        """States of tiles (b, ...) -> bag logits (n, k): per class the mean of the largest `bag_top` share of tile logits."""
+        check_groups(groups, len(state))
         bags = []
         for bag in range(int(groups.max()) + 1):
-            logits = tile_logits[groups == bag]
+            logits = state[groups == bag]
             k = max(1, round(self.bag_top * len(logits)))
             bags.append(logits.topk(k, dim=0).values.mean(0))
         return torch.stack(bags)
