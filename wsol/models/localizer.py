@@ -69,6 +69,9 @@ class Localizer(nn.Module):
 
     backbone: Backbone
     head: Head
+    between: dict[int, nn.Module]
+    """Modules that change the output of a stage, by its number, in training only. A strategy puts them there; they have no
+    parameters, and neither checkpoints nor maps know of them."""
 
     def __init__(self, backbone: Backbone, head: Head, recipe: dict[str, Any] | None = None) -> None:
         """`recipe` holds the arguments of `build_localizer` that rebuild this net; without it the net cannot be checkpointed."""
@@ -76,6 +79,7 @@ class Localizer(nn.Module):
         self.backbone = backbone
         self.head = head
         self.recipe = recipe
+        self.between = {}
 
     def encode(self, images: Tensor, *, leaf: int | None = None, start: int = 0) -> Features:
         """The stages of the backbone.
@@ -104,6 +108,8 @@ class Localizer(nn.Module):
         for number in range(start, depth):
             with torch.no_grad() if leaf is not None and number <= leaf else nullcontext():
                 x = self.backbone.stage(number, x)
+                if self.training and number in self.between:
+                    x = self.between[number](x)
             if number == leaf:
                 x = x.detach().requires_grad_(True)
             stages.append(x)

@@ -45,7 +45,12 @@ _WHERE = {
     "clear_state": "resume",
 }
 
-STRATEGIES = {"classify": "strategies.classify:Classify"}
+STRATEGIES = {
+    "classify": "strategies.classify:Classify",
+    "has": "strategies.has:HideAndSeek",
+    "cutmix": "strategies.cutmix:CutMix",
+    "adl": "strategies.adl:Adl",
+}
 """Ways to train. Name -> class derived from `Strategy`; facts (`supervision`, `paper`) are class attributes."""
 
 __all__ = ["STRATEGIES", *_WHERE]

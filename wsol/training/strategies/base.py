@@ -100,7 +100,19 @@ class Strategy(nn.Module):
             generator: CPU generator of this epoch, the only source of randomness.
             epoch: from 1.
         """
-        return self.classified(net.head(net.encode(batch.images), groups=batch.groups, labels=batch.labels), net, batch.labels)
+        images = self.seen(net, batch, generator)
+        return self.classified(net.head(net.encode(images), groups=batch.groups, labels=batch.labels), net, batch.labels)
+
+    def seen(self, net: Localizer, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The images (b, 3, H, W) as the net sees them: those of the batch, unless the strategy changes pixels."""
+        return batch.images
+
+    def kept(self, net: Localizer, batch: Batch, generator: torch.Generator) -> Tensor | None:
+        """How much of each place is left (b, 1, h, w), in [0, 1], where the strategy erases features; None where it does not.
+
+        For a look at the first batch: `net` is a copy in training mode, and no gradient is needed.
+        """
+        return None
 
     def classified(self, prediction: Prediction, net: Localizer, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of image or bag logits, and what the head itself is trained on."""
