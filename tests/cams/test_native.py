@@ -36,18 +36,19 @@ def test_at_a_linear_head_it_is_cam(net, images, targets):
 def test_each_image_gets_its_target(gap_net, images, targets, drawn):
     net = Localizer(gap_net.backbone, Drawing(**drawn)).eval()
     own = torch.stack([drawn["maps"][i, c] for i, c in enumerate(targets.tolist())])
-    assert torch.equal(cam("native", net, images, targets), own)
+    assert torch.equal(cam("native", net, images, targets), drawn["pixels"][:, 0])
+    assert torch.equal(cam("native", net, images, targets, source="maps"), own)
     assert torch.equal(cam("native", net, images, targets, source="attention"), own + 100)
-    assert torch.equal(cam("native", net, images, targets, source="pixels"), drawn["pixels"][:, 0])
 
 
 def test_the_first_there_is(gap_net, images, targets, drawn):
-    drawn["maps"] = None
+    net = Localizer(gap_net.backbone, Drawing(drawn["maps"], attention=drawn["attention"])).eval()
+    own = torch.stack([drawn["maps"][i, c] for i, c in enumerate(targets.tolist())])
+    assert torch.equal(cam("native", net, images, targets), own)
+    drawn["maps"] = drawn["pixels"] = None
     drawn["attention"] = drawn["attention"][:, 2]  # (b, h, w): one for all classes
     net = Localizer(gap_net.backbone, Drawing(**drawn)).eval()
     assert torch.equal(cam("native", net, images, targets), drawn["attention"])
-    net = Localizer(gap_net.backbone, Drawing(pixels=drawn["pixels"])).eval()
-    assert torch.equal(cam("native", net, images, targets), drawn["pixels"][:, 0])
 
 
 def test_a_head_that_draws_nothing_is_refused(gap_net, images, targets, drawn):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from wsol._names import closest
 from wsol.cams.base import Cam, Evidence
-from wsol.models import HEADS, Localizer
+from wsol.models import Features, Localizer
 
 
 class ClassMap(Cam):
@@ -25,22 +26,31 @@ class ClassMap(Cam):
 
     def maps(self, net: Localizer, evidence: Evidence) -> Tensor:
         """Take the target's class map of each image."""
-        class_maps = getattr(net.head, "class_maps", None)
-        if class_maps is None:
-            raise ValueError(
-                f"method 'cam' needs a head with linear class maps ({', '.join(HEADS)}); {type(net.head).__name__} has none: "
-                "use a gradient method such as 'grad-cam'"
-            )
-        maps: Tensor = class_maps(evidence.features)
+        maps = class_maps_of(net, "cam")(evidence.features)
         return maps[torch.arange(len(maps), device=maps.device), evidence.targets]
 
 
-class NativeMap(Cam):
-    """The map the head itself predicts: its class map of the target, or its attention, or its pixels; no formula of ours.
+def class_maps_of(net: Localizer, method: str) -> Callable[[Features], Tensor]:
+    """What makes the class maps (b, k, h, w) of the net's head.
 
-    At a linear head it is the method 'cam'. Class maps are `Prediction.maps` (b, k, h, w), attention is
-    `Prediction.extra["attention"]` (b, h, w) or (b, k, h, w), pixels are `Prediction.pixels` (b, 1, h', w'). What has one channel
-    for all classes is the same for every target.
+    Raises:
+        ValueError: the head has none.
+    """
+    class_maps: Callable[[Features], Tensor] | None = getattr(net.head, "class_maps", None)
+    if class_maps is None:
+        raise ValueError(
+            f"method {method!r} needs a head with linear class maps, such as 'gap' or 'lse'; {type(net.head).__name__} has none: "
+            "use a gradient method such as 'grad-cam'"
+        )
+    return class_maps
+
+
+class NativeMap(Cam):
+    """The map the head itself predicts: its pixels, or its class map of the target, or its attention; no formula of ours.
+
+    At a linear head it is the method 'cam'. A head with a decoder has class maps too, but pixels are what it was built for. Class
+    maps are `Prediction.maps` (b, k, h, w), attention is `Prediction.extra["attention"]` (b, h, w) or (b, k, h, w), pixels are
+    `Prediction.pixels` (b, 1, h', w'). What has one channel for all classes is the same for every target.
     """
 
     needs_gradient = False
@@ -49,7 +59,7 @@ class NativeMap(Cam):
     paper = "none: the localization that the head was built for, see the paper of the head"
 
     def __init__(self, *, source: Literal["maps", "attention", "pixels"] | None = None) -> None:
-        """`source` says which of the head's maps to take; without it the first there is of maps, attention, pixels."""
+        """`source` says which of the head's maps to take; without it the first there is of pixels, maps, attention."""
         if source not in (None, "maps", "attention", "pixels"):
             raise ValueError(closest("source", source, ("maps", "attention", "pixels")))
         self.source = source
@@ -57,7 +67,7 @@ class NativeMap(Cam):
     def maps(self, net: Localizer, evidence: Evidence) -> Tensor:
         """Take the target's channel."""
         said = evidence.prediction
-        there = {"maps": said.maps, "attention": said.extra.get("attention"), "pixels": said.pixels}
+        there = {"pixels": said.pixels, "maps": said.maps, "attention": said.extra.get("attention")}
         found = {name: m for name, m in there.items() if m is not None and self.source in (None, name)}
         if not found:
             have = [name for name, m in there.items() if m is not None]
