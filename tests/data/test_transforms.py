@@ -106,6 +106,30 @@ def test_cached_pixels_stay_as_they_are():
     assert eval_transform()(source, rng()) is source
 
 
+@pytest.mark.parametrize("crop", [32, 90, None])
+def test_a_mask_moves_with_its_image(crop):
+    """The mask marks the pixels of one color; where the image is cropped, padded and turned, it still does."""
+    transform = train_transform(crop, stain_jitter=0, color=0)
+    source = image()
+    source[10:30, 20:60] = (7, 8, 9)
+    mask = (source == (7, 8, 9)).all(2)
+    for seed in range(12):
+        changed, moved = transform.with_mask(source, mask, rng(seed))
+        assert moved.dtype == np.bool_
+        assert (moved == (changed == (7, 8, 9)).all(2)).all()
+
+
+def test_a_mask_changes_nothing_in_the_image():
+    transform, source = train_transform(32), image()
+    changed, moved = transform.with_mask(source, np.ones((60, 80), bool), rng(3))
+    assert (changed == transform(source, rng(3))).all()
+    assert moved.all()
+    with pytest.raises(ValueError, match=r"bool \(60, 80\), of the size of its image.*got bool \(60, 79\)"):
+        transform.with_mask(source, np.ones((60, 79), bool), rng())
+    with pytest.raises(ValueError, match="got uint8"):
+        transform.with_mask(source, np.ones((60, 80), np.uint8), rng())
+
+
 def test_wrong_input_is_refused():
     with pytest.raises(TypeError, match=r"uint8 \(H, W, 3\)"):
         train_transform(32)(image().astype(np.float32), rng())

@@ -12,14 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from wsol.data.batches import Batch
+from wsol.data.batches import Batch, MaskedBatch
 from wsol.data.feed import PixelCache, epoch_order, seeds, work_ahead
-from wsol.data.pixels import read_image
-from wsol.data.transforms import Transform, to_tensor
+from wsol.data.pixels import image_shape, read_image
+from wsol.data.transforms import Augmentation, Mask, Transform, to_tensor
 from wsol.slides import Box, Slide, open_slide
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from wsol.data.masks import Masks
 
 RGB = npt.NDArray[np.uint8]
 _OPEN = 8
@@ -43,6 +45,8 @@ class ImageBatches:
         balanced: rarer classes are drawn as often as the most frequent one.
         cache: of decoded images; give one cache to several loaders to share it. None: one of its own of 1 GiB.
         ahead: batches prepared early in one background thread; 0: none.
+        masks: supervision by masks: batches are `MaskedBatch`es. Every row must have one, and a transform must be able to take
+            it along (`train_transform`).
     """
 
     def __init__(
@@ -57,9 +61,13 @@ class ImageBatches:
         balanced: bool = False,
         cache: PixelCache | None = None,
         ahead: int = 2,
+        masks: Masks | None = None,
     ) -> None:
         _positive(batch_size=batch_size, repeats=repeats, size=size)
         self.rows = _checked(rows)
+        if masks is not None:
+            _check_masks(self.rows, masks, transform)
+        self.masks = masks
         self.batch_size, self.size, self.transform, self.generator = batch_size, size, transform, generator
         self.repeats, self.balanced, self.ahead = repeats, balanced, ahead
         self.cache = PixelCache() if cache is None else cache
@@ -80,22 +88,43 @@ class ImageBatches:
             yield from batches
 
     def _load(self, draws: list[tuple[int, int]]) -> list[Batch]:
-        by_size: dict[tuple[int, ...], list[tuple[int, RGB]]] = {}
+        by_size: dict[tuple[int, ...], list[tuple[int, RGB, Mask | None]]] = {}
         for i, seed in draws:
-            image = self.cache.get((self.rows["path"][i], self.size), partial(self._read, self.rows["path"][i]))
-            if self.transform is not None:
-                image = self.transform(image, np.random.default_rng(seed))
-            by_size.setdefault(image.shape, []).append((i, image))
+            image, mask = self._drawn(i, np.random.default_rng(seed))
+            by_size.setdefault(image.shape, []).append((i, image, mask))
         return [self._batch(found) for found in by_size.values()]
+
+    def _drawn(self, i: int, rng: np.random.Generator) -> tuple[RGB, Mask | None]:
+        path = self.rows["path"][i]
+        image = self.cache.get((path, self.size), partial(self._read, path))
+        if self.masks is None:
+            return image if self.transform is None else self.transform(image, rng), None
+        mask = self.cache.get((path, self.size, "mask"), partial(self._read_mask, i, path)).view(np.bool_)
+        return self.transform.with_mask(image, mask, rng) if isinstance(self.transform, Augmentation) else (image, mask)
 
     def _read(self, path: str) -> RGB:
         image = read_image(path)
         return image if self.size is None else _resize(image, self.size)
 
-    def _batch(self, found: list[tuple[int, RGB]]) -> Batch:
-        indices = [i for i, _ in found]
+    def _read_mask(self, i: int, path: str) -> npt.NDArray[np.uint8]:
+        import cv2
+
+        assert self.masks is not None
+        mask = self.masks.open(self.rows["sample"][i], image_shape(path)).view(np.uint8)
+        if self.size is None:
+            return mask
+        return np.asarray(cv2.resize(mask, (self.size, self.size), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+    def _batch(self, found: list[tuple[int, RGB, Mask | None]]) -> Batch:
+        indices = [i for i, _, _ in found]
         labels = torch.from_numpy(self.rows["label"].to_numpy(np.int64)[indices])
-        return Batch(to_tensor([image for _, image in found]), labels, [self.rows["sample"][i] for i in indices])
+        images, samples = to_tensor([image for _, image, _ in found]), [self.rows["sample"][i] for i in indices]
+        masks = [mask for _, _, mask in found if mask is not None]
+        return (
+            MaskedBatch(images, labels, samples, masks=torch.from_numpy(np.stack(masks)))
+            if masks
+            else Batch(images, labels, samples)
+        )
 
 
 class BagBatches:
@@ -233,6 +262,14 @@ def _checked(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         raise ValueError("no rows to load; the fold has no samples of this role")
     return rows.reset_index(drop=True)
+
+
+def _check_masks(rows: pd.DataFrame, masks: Masks, transform: Transform | None) -> None:
+    """Raise where a row has no mask, or where a transform would leave the mask behind."""
+    if absent := [sample for sample in rows["sample"] if not masks.has(sample)]:
+        raise ValueError(f"{len(absent)} of {len(rows)} samples have no mask, the first is {absent[0]!r}; leave them out")
+    if not (transform is None or isinstance(transform, Augmentation)):
+        raise TypeError("this transform changes the image and would leave its mask behind; use train_transform")
 
 
 def _positive(**sizes: int | None) -> None:

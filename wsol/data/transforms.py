@@ -17,6 +17,7 @@ import torch
 from wsol.slides import StainJitter
 
 RGB = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 Transform = Callable[[RGB, np.random.Generator], RGB]
 """uint8 RGB (H, W, 3) in and out; all randomness comes from the generator."""
 
@@ -24,7 +25,41 @@ _SD_TO_RANGE = 3**0.5
 _MIX = 0.1
 
 
-def train_transform(crop: int | None = 416, *, stain_jitter: float | StainJitter = 0.05, color: float = 0.1) -> Transform:
+class Augmentation:
+    """A `Transform` that can take a mask along, made by `train_transform`. An image gets the same pixels with and without one."""
+
+    def __init__(self, geometry: Any, stain: StainJitter | None) -> None:
+        """`geometry` is an albumentations pipeline of crops, flips, turns and color; stain jitter follows."""
+        self._geometry, self._stain = geometry, stain
+
+    def __call__(self, image: RGB, rng: np.random.Generator) -> RGB:
+        """The image, changed."""
+        return self._run(rng, image=image)[0]
+
+    def with_mask(self, image: RGB, mask: Mask, rng: np.random.Generator) -> tuple[RGB, Mask]:
+        """Image and mask (H, W), cropped and turned alike; what reflection adds to the image it adds to the mask.
+
+        Raises:
+            ValueError: they differ in size.
+        """
+        if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
+            raise ValueError(
+                f"a mask bool {image.shape[:2]}, of the size of its image, is expected; got {mask.dtype} {mask.shape}"
+            )
+        changed, moved = self._run(rng, image=image, mask=mask.astype(np.uint8))
+        return changed, np.ascontiguousarray(moved.astype(bool))
+
+    def _run(self, rng: np.random.Generator, **targets: npt.NDArray[np.uint8]) -> tuple[RGB, Any]:
+        _check(targets["image"])
+        self._geometry.set_random_seed(int(rng.integers(2**31)))  # of this transform alone, no global state
+        out = self._geometry(**targets)
+        image: RGB = np.ascontiguousarray(out["image"])
+        if self._stain is not None:
+            image = np.ascontiguousarray(self._stain(image, rng))
+        return image, out.get("mask")
+
+
+def train_transform(crop: int | None = 416, *, stain_jitter: float | StainJitter = 0.05, color: float = 0.1) -> Augmentation:
     """The augmentation of training: random crop, one of the eight flips and quarter turns, color jitter, stain jitter.
 
     Args:
@@ -35,23 +70,15 @@ def train_transform(crop: int | None = 416, *, stain_jitter: float | StainJitter
             leaves colors exactly as they are.
 
     Returns:
-        A function (image, rng) -> image. The same generator state gives the same pixels, whatever was drawn before and in
-        whichever thread.
+        A function (image, rng) -> image, which can take a mask along. The same generator state gives the same pixels, whatever
+        was drawn before and in whichever thread.
     """
     if crop is not None and crop < 1:
         raise ValueError(f"crop is a side in px; got {crop}")
     if not 0 <= color <= 1:
         raise ValueError(f"color is a strength in [0, 1]; got {color}")
     stain = stain_jitter if isinstance(stain_jitter, StainJitter) else _stain(stain_jitter)
-    geometry = _compose(crop, color)
-
-    def transform(image: RGB, rng: np.random.Generator) -> RGB:
-        _check(image)
-        geometry.set_random_seed(int(rng.integers(2**31)))  # of this transform alone, no global state
-        out: RGB = geometry(image=image)["image"]
-        return np.ascontiguousarray(out if stain is None else stain(np.ascontiguousarray(out), rng))
-
-    return transform
+    return Augmentation(_compose(crop, color), stain)
 
 
 def eval_transform() -> Transform:
