@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wsol.models.checkpoint import load_checkpoint as load_checkpoint
     from wsol.models.checkpoint import save_checkpoint as save_checkpoint
     from wsol.models.heads.base import Head as Head
+    from wsol.models.heads.decoders import PixelHead as PixelHead
     from wsol.models.heads.peaks import local_maxima as local_maxima
     from wsol.models.localizer import Features as Features
     from wsol.models.localizer import Localizer as Localizer
@@ -29,6 +30,7 @@ _WHERE = {
     "Features": "localizer",
     "Head": "heads.base",
     "Localizer": "localizer",
+    "PixelHead": "heads.decoders",
     "Prediction": "localizer",
     "build_localizer": "build",
     "checkpoint_recipe": "checkpoint",
@@ -39,7 +41,12 @@ _WHERE = {
     "save_checkpoint": "checkpoint",
 }
 
-BACKBONES = {"efficientnet_lite0": "backbones:EfficientNetLite0", "resnet18": "backbones:ResNet18"}
+BACKBONES = {
+    "efficientnet_lite0": "backbones:EfficientNetLite0",
+    "resnet18": "backbones:ResNet18",
+    "vit_tiny": "transformer:VitTiny",
+    "vit_small": "transformer:VitSmall",
+}
 """Name -> `Backbone` class; the class says its `paper`, `channels` and `strides`."""
 
 HEADS = {
@@ -55,6 +62,7 @@ HEADS = {
     "attention-mil": "heads.attention:AttentionMil",
     "acol": "heads.acol:Acol",
     "spg": "heads.spg:Spg",
+    "ts-cam": "heads.ts_cam:TsCam",
     "decoded": "heads.decoders:Decoded",
     "pixel": "heads.decoders:Pixel",
     "masker": "heads.masking:Masker",

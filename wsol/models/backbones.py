@@ -1,4 +1,4 @@
-"""Backbones: five stages at strides 2, 4, 8, 16, 32, fine -> coarse, that normalize their images themselves."""
+"""Backbones: convolutional ones have five stages at strides 2, 4, 8, 16, 32, fine -> coarse. All normalize their images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsol.models.depthwise import depthwise
-from wsol.models.weights import find_efficientnet_lite0, find_resnet18
+from wsol.models.weights import find_efficientnet_lite0, find_in_hub
 
 OUTPUT_STRIDES = (32, 16, 8)
 
@@ -47,6 +47,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def stage(self, number: int, x: Tensor) -> Tensor:
         """Run one stage on the output of the one below it (on normalized images for stage 0)."""
+
+    def run(self, number: int, x: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """`stage(number, x)`, and what the stage hands to the head besides (`Features.extra`); nothing for most."""
+        return self.stage(number, x), {}
 
     @staticmethod
     @abstractmethod
@@ -212,4 +216,4 @@ class ResNet18(Backbone):
     @staticmethod
     def find_imagenet() -> Path:
         """The file of torchvision in torch's hub folder, downloaded where there is a hub."""
-        return find_resnet18()
+        return find_in_hub("resnet18")

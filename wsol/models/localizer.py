@@ -104,16 +104,17 @@ class Localizer(nn.Module):
         channels = 3 if start == 0 else self.backbone.channels[start - 1]
         _check_input(images, channels, "images in [0, 1]" if start == 0 else f"the output of stage {start - 1}")
         x = self.backbone.normalize(images) if start == 0 else images
-        stages = []
+        stages, extra = [], {}
         for number in range(start, depth):
             with torch.no_grad() if leaf is not None and number <= leaf else nullcontext():
-                x = self.backbone.stage(number, x)
+                x, beside = self.backbone.run(number, x)
+                extra.update(beside)
                 if self.training and number in self.between:
                     x = self.between[number](x)
             if number == leaf:
                 x = x.detach().requires_grad_(True)
             stages.append(x)
-        return Features(tuple(stages))
+        return Features(tuple(stages), extra)
 
     def stage_number(self, number: int) -> int:
         """`number` counted from the front, in 0..len - 1. Raises ValueError if the backbone has no such stage."""

@@ -11,9 +11,15 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-RESNET18_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-CLASSIFIER = ("fc.weight", "fc.bias", "_fc.weight", "_fc.bias")
-"""The 1000-class layer of the two ImageNet files: a localizer has its own head instead."""
+HUB = {
+    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    "vit_tiny": "https://dl.fbaipublicfiles.com/deit/deit_tiny_patch16_224-a1311bcf.pth",
+    "vit_small": "https://dl.fbaipublicfiles.com/deit/deit_small_patch16_224-cd65a155.pth",
+}
+"""Backbone -> its ImageNet weights; the file's name ends in the start of its SHA-256."""
+
+CLASSIFIER = ("fc.weight", "fc.bias", "_fc.weight", "_fc.bias", "head.weight", "head.bias")
+"""The 1000-class layer of the ImageNet files: a localizer has its own head instead."""
 
 
 def find_efficientnet_lite0() -> Path:
@@ -28,16 +34,17 @@ def find_efficientnet_lite0() -> Path:
     return found[0]
 
 
-def find_resnet18() -> Path:
-    """Torchvision's ImageNet weights in torch's hub folder, downloaded where the hub answers; else RuntimeError with a remedy."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / RESNET18_URL.rpartition("/")[2]
+def find_in_hub(backbone: str) -> Path:
+    """ImageNet weights (`HUB`) in torch's hub folder, downloaded where the host answers; else RuntimeError with a remedy."""
+    url = HUB[backbone]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(RESNET18_URL, str(path), hash_prefix="f37072fd", progress=False)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
         except (URLError, OSError, RuntimeError) as error:
             raise RuntimeError(
-                f"no ImageNet weights for resnet18: {RESNET18_URL} could not be fetched ({error}). Fetch it where there is a "
+                f"no ImageNet weights for {backbone}: {url} could not be fetched ({error}). Fetch it where there is a "
                 f"network and pass weights=<that file>, or put it at {path}; or use efficientnet_lite0: its weights come with pip"
             ) from error
     return path
@@ -71,6 +78,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if type(error).__name__ == "SafetensorError":  # a bare Exception, in a module loaded above only where it is needed
             raise ValueError(f"{path} is damaged or no safetensors file: {error}; get it again") from error
         raise
+    if isinstance(state, Mapping) and set(state) == {"model"}:  # so the authors of DeiT wrote theirs
+        state = state["model"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no flat state dict (name -> tensor); save `model.state_dict()` and pass that file")
     return dict(state)
