@@ -96,8 +96,8 @@ def test_the_checkpoint_has_no_trace_of_it(tmp_path):
     assert torch.equal(again(batch().images).logits, net.eval()(batch().images).logits)
 
 
-def test_all_draws_come_from_the_generator():
-    net, strategy = localizer(), build_strategy("adl", drop_rate=0.5)
+def test_all_draws_come_from_the_generator(toy):
+    net, strategy = toy.localizer(), build_strategy("adl", drop_rate=0.5)
     strategy.attach(net)
     seen = []
     for seed in range(12):
@@ -118,7 +118,7 @@ def test_a_resumed_training_is_bit_equal(run, toy, tmp_path):
         return toy.batches(epoch, draws)
 
     def go(**options):
-        return run(net=localizer(), strategy=build_strategy("adl", drop_rate=0.5), epochs=4, **options)[0]
+        return run(net=toy.localizer(), strategy=build_strategy("adl", drop_rate=0.5), epochs=4, **options)[0]
 
     with pytest.raises(KeyboardInterrupt):
         go(batches=interrupted, state_path=tmp_path)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsol.models import build_localizer
 from wsol.training import STRATEGIES, Strategy, build_strategy, cross_entropy
 
 
@@ -13,7 +12,7 @@ def generator():
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_laws_of_every_strategy(name, toy):
-    strategy, net = build_strategy(name), build_localizer("efficientnet_lite0", "gap", 2, weights=None, generator=generator())
+    strategy, net = build_strategy(name), toy.localizer()
     strategy.attach(net)
     batch = toy.batches(1, generator())[0]
     first, second = (strategy(net, batch, generator(), 1) for _ in range(2))

@@ -66,6 +66,36 @@ class Net(nn.Module):
         return self.head(self.encode(images), groups=groups)
 
 
+def localizer(classes=2, seed=0):
+    """A real `Localizer`: three small stages (strides 2, 4, 4; the first signed, the others not) under a GAP head."""
+    from wsol.models import Backbone, Localizer
+    from wsol.models.heads.linear import Gap
+
+    class Small(Backbone):
+        channels, strides = (4, 6, 8), (2, 4, 4)
+
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.strides, self.freeze_bn = (2, 4, 4), True
+            sizes = [(3, 4, 2), (4, 6, 2), (6, 8, 1)]
+            self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=s, padding=1) for a, b, s in sizes)
+
+        def normalize(self, images):
+            return (images - 0.4) / 0.2
+
+        def stage(self, number, x):
+            x = self.convs[number](x)
+            return x if number == 0 else x.relu()
+
+        @staticmethod
+        def find_imagenet():
+            raise NotImplementedError
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Localizer(Small(), Gap(8, classes)).train()
+
+
 def images_of(labels, generator, size=16):
     """Noise; class 1 has a bright red square somewhere."""
     images = torch.rand(len(labels), 3, size, size, generator=generator) * 0.5

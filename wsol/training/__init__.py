@@ -50,6 +50,7 @@ STRATEGIES = {
     "has": "strategies.has:HideAndSeek",
     "cutmix": "strategies.cutmix:CutMix",
     "adl": "strategies.adl:Adl",
+    "maxmin": "strategies.maxmin:MaxMin",
 }
 """Ways to train. Name -> class derived from `Strategy`; facts (`supervision`, `paper`) are class attributes."""
 
