@@ -27,7 +27,9 @@ def test_unknown_names_name_the_nearest():
         build(backbone="resnet-18")
     with pytest.raises(ValueError, match=r"unknown head 'lsa'; did you mean 'lse'\?"):
         build(head="lsa")
-    with pytest.raises(TypeError, match=r"'drop_out'; did you mean 'dropout'\? \(known: background, published_rows, dropout, bag_top\)"):
+    with pytest.raises(
+        TypeError, match=r"'drop_out'; did you mean 'dropout'\? \(known: background, published_rows, dropout, bag_top\)"
+    ):
         build(head_options={"drop_out": 0.1})
     with pytest.raises(TypeError, match=r"option of head 'gap': 'r'"):
         build(head_options={"r": 3.0})

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsol.models import HEADS, Features
-from wsol.models.heads.linear import Gap, Lse
+from wsol.models.heads.linear import Gap, Lse, Max, PooledFeatures
+from wsol.models.heads.peaks import Prm
+from wsol.models.heads.regions import TopK
 
-KINDS = {"gap": Gap, "lse": Lse}
+KINDS = {"gap": Gap, "cam": PooledFeatures, "max": Max, "lse": Lse, "top-k": TopK, "prm": Prm}
 
 
 def features(b=4, c=6, h=3, w=5, seed=0, dtype=torch.float32):

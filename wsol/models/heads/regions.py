@@ -133,5 +133,5 @@ def _number(k: float, cells: int) -> int:
 
 
 def _check_cells(name: str, k: float, least: int) -> None:
-    if not (0 < k < 1 or (k >= least and k == int(k))):
+    if not (0 < k < 1 or (k >= least and float(k).is_integer())):
         raise ValueError(f"{name} must be a share of the cells in (0, 1) or a whole number of them from {least} up; got {k}")
