@@ -5,6 +5,7 @@ from pathlib import Path
 
 from wsol.cli.config import ConfigError, load_config
 from wsol.cli.plan import FLOORS, MAPS, RUN, model_settings, plan, source_options
+from wsol.training import MASKED
 
 # Without --configfile the demo runs.
 if not config:
@@ -59,6 +60,11 @@ def parent_checkpoint(w):
         return []
     run = RUN.format(dataset=w.dataset, model=parent, fold=w.fold, seed=w.seed)
     return f"{R}/train/{run}/{STUDY.checkpoints[0]}.safetensors"
+
+
+def training_masks(w):
+    """The masks, only for models that learn from them: no other training can open one."""
+    return f"{R}/prepare/{DATASET}/masks.parquet" if STUDY.models[w.model].strategy in MASKED else []
 
 
 def shuffled_checkpoint(w):

@@ -3,6 +3,7 @@ rule train:
         manifest=rules.prepare.output.manifest,
         tiles=lambda w: tile_tables(PLAN.training_slides(int(w.fold))),
         parent=parent_checkpoint,
+        masks=training_masks,
     output:
         checkpoints=expand(f"{R}/train/{RUN}/{{checkpoint}}.safetensors", checkpoint=STUDY.checkpoints, allow_missing=True),
         recipes=expand(f"{R}/train/{RUN}/{{checkpoint}}.json", checkpoint=STUDY.checkpoints, allow_missing=True),
@@ -15,8 +16,9 @@ rule train:
     params:
         settings=run_settings,
         parent=lambda w, input: f"--parent {input.parent}" if input.get("parent") else "",
+        masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
         out=lambda w, output: os.path.dirname(output.history),
     shell:
-        "wsol train --manifest {input.manifest} {params.tiles} {params.parent} --fold {wildcards.fold} --seed {wildcards.seed}"
+        "wsol train --manifest {input.manifest} {params.tiles} {params.parent} {params.masks} --fold {wildcards.fold} --seed {wildcards.seed}"
         " --settings {params.settings:q} --keep " + ",".join(STUDY.checkpoints) + " --threads {threads} --out {params.out} 2> {log}"

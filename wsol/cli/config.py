@@ -47,9 +47,9 @@ class Config(Section):
     def _names_exist(self) -> Config:
         from wsol.cams import METHODS
         from wsol.cli.probing import check_names
-        from wsol.data import SOURCES
+        from wsol.data import KINDS, SOURCES
         from wsol.models import BACKBONES, HEADS
-        from wsol.training import CHECKPOINTS, STRATEGIES
+        from wsol.training import CHECKPOINTS, MASKED, STRATEGIES
 
         _known("source", [self.prepare.source], SOURCES)
         _known("checkpoint", self.checkpoints, CHECKPOINTS)
@@ -62,6 +62,8 @@ class Config(Section):
             _known("head", [model.head], HEADS)
             _known("strategy", [model.strategy], STRATEGIES)
             _known("training setting", model.train, Train.model_fields)
+            if model.strategy in MASKED and KINDS[self.prepare.source] == "slides":
+                raise ValueError(f"models.{name}: strategy {model.strategy!r} learns from masks, which are read for images only")
             self.lineage(name)
         check_names(self.probe.faithfulness, masks=True)
         for name in (*self.probe.shuffled, *self.probe.shuffled.values()):

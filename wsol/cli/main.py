@@ -90,6 +90,9 @@ def train_(
     parent: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
     keep: Annotated[str, typer.Option(help="checkpoints to keep, with commas: b-cl, last, label-free")] = "b-cl",
     threads: Threads = 1,
+    masks: Annotated[
+        Path | None, typer.Option(help="masks.parquet, for a strategy that is supervised by masks", exists=True)
+    ] = None,
 ) -> None:
     """Fit one localizer; a killed run goes on where it was.
 
@@ -107,6 +110,7 @@ def train_(
         parent=parent,
         keep=keep.split(","),
         threads=threads,
+        masks=masks,
     )
 
 

@@ -80,6 +80,9 @@ class Model(Section):
     shuffle_labels: bool = Field(
         False, description="train on labels dealt out at random: a control that must not localize, badged as such"
     )
+    train_on: Literal["train", "valpx"] = Field(
+        "train", description="role whose samples are trained on; valpx: the few with validation masks, for supervision by masks"
+    )
     train: dict[str, Any] = Field(default_factory=dict, description="keys of `train` that differ for this model")
 
 

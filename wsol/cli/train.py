@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from wsol.cli.config import Model, Tile, Train, parse
 from wsol.cli.files import write_json
+from wsol.cli.supervision import Supervision, supervise
 from wsol.cli.teacher import inherit, seed_maps
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
 
     from wsol.data import Batch, Manifest
@@ -30,6 +30,7 @@ def train(
     parent: Path | None,
     keep: list[str],
     threads: int,
+    masks: Path | None = None,
 ) -> None:
     """Fit one localizer. A killed run goes on where it was: run the same command again.
 
@@ -43,10 +44,11 @@ def train(
         parent: checkpoint whose weights the net starts from.
         keep: names of the checkpoints to write.
         threads: CPU threads.
+        masks: of `wsol prepare`; of training samples they are opened only for a strategy that is supervised by masks.
     """
     import torch
 
-    from wsol.data import read_manifest, require_two_classes
+    from wsol.data import read_manifest
     from wsol.models import load_checkpoint, save_checkpoint
     from wsol.tracking import file_hash, provenance
     from wsol.training import CHECKPOINTS, bf16_pays, build_strategy, choose_device, clear_state, fit, strategy_options
@@ -56,19 +58,17 @@ def train(
     how = parse(Train, settings.get("train", {}), "settings.train")
     tile = parse(Tile, settings.get("tile", {}), "settings.tile")
     listing = read_manifest(manifest)
-    rows, checked = listing.rows(fold, "train"), listing.rows(fold, "valcl")
-    require_two_classes(rows)
-    if model.shuffle_labels:
-        rows = shuffled(rows, seed)
     net = _build(model, len(listing.classes), seed)
     teacher = None if parent is None else load_checkpoint(parent)
     if teacher is not None:
         inherit(net, teacher, str(parent))
-    batches, validate, steps = _streams(listing, rows, checked, how, tile, tiles, "label-free" in keep)
     options = {"label_smoothing": how.label_smoothing, **model.strategy_options}
     if "seeds" in strategy_options(model.strategy):
         options["seeds"] = seed_maps(teacher, model.seeds, choose_device(how.device))
     strategy = build_strategy(model.strategy, **options)
+    told = supervise(listing, fold, model, strategy.supervision, masks, seed)
+    batches, validate, steps = _streams(listing, told, how, tile, tiles, "label-free" in keep)
+    inputs = {"manifest": manifest, **({"masks": masks} if masks is not None and told.masks is not None else {})}
     out.mkdir(parents=True, exist_ok=True)
     bf16 = bf16_pays(choose_device(how.device)) if how.bf16 == "auto" else how.bf16
     started = time.perf_counter()
@@ -82,29 +82,23 @@ def train(
         epochs=how.epochs, lr=how.lr, head_lr_factor=how.head_lr_factor, weight_decay=how.weight_decay, warmup=how.warmup,
         ema=how.ema, bf16=bf16, channels_last=how.channels_last, device=how.device, seed=seed,
         state_path=out / ".state", history_path=out / "history.csv",
-        fingerprint={"settings": settings, "fold": fold, "manifest": file_hash(manifest), "parent": str(parent)},
+        fingerprint={
+            "settings": settings, "fold": fold, "parent": str(parent), **{k: file_hash(path) for k, path in inputs.items()}
+        },
     )  # fmt: skip
     record = {
         "model": settings.get("name", ""),
-        "supervision": ("shuffled " if model.shuffle_labels else "")
-        + f"{listing.kind.removesuffix('s')} label",  # no mask was opened
-        "masks": 0,
+        "supervision": told.badge,
+        "masks": told.count,
         "settings": settings,
         "epochs": len(history),
         "bf16": bf16,
         "seconds": time.perf_counter() - started,
         "net": net.describe(),
-        "provenance": provenance(settings, inputs={"manifest": manifest}, seed=seed),
+        "provenance": provenance(settings, inputs=inputs, seed=seed),
     }
     write_json(out / "run.json", record)
     clear_state(out / ".state")
-
-
-def shuffled(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The same samples with their labels dealt out at random: the control of Adebayo et al. (2018). Class counts stay."""
-    import numpy as np
-
-    return rows.assign(label=np.random.default_rng(seed).permutation(rows["label"].to_numpy()))
 
 
 def _build(model: Model, classes: int, seed: int) -> Localizer:
@@ -125,7 +119,7 @@ def _build(model: Model, classes: int, seed: int) -> Localizer:
 
 
 def _streams(
-    listing: Manifest, rows: pd.DataFrame, checked: pd.DataFrame, how: Train, tile: Tile, tiles: Path | None, stability: bool
+    listing: Manifest, told: Supervision, how: Train, tile: Tile, tiles: Path | None, stability: bool
 ) -> tuple[Callable[[int, torch.Generator], Iterable[Batch]], Callable[[Localizer], dict[str, float]], int]:
     """(training batches by epoch, validation, steps per epoch): images one by one, or bags of tiles of slides."""
     from wsol.data import BagBatches, ImageBatches, train_transform
@@ -137,12 +131,12 @@ def _streams(
             raise ValueError("--tiles is needed: the folder of tile tables that `wsol tile` wrote for these slides")
         augment = train_transform(None, color=how.color_jitter, stain_jitter=how.stain_jitter)
         count = {"bags": how.batch_size, "tiles_per_bag": how.tiles_per_bag, "repeats": how.repeats}
-        drawn = BagBatches(rows, tiles, transform=augment, **count)
-        fixed = BagBatches(checked, tiles, bags=1, tiles_per_bag=4 * how.tiles_per_bag)
+        drawn = BagBatches(told.rows, tiles, transform=augment, **count)
+        fixed = BagBatches(told.checked, tiles, bags=1, tiles_per_bag=4 * how.tiles_per_bag)
     else:
         augment = train_transform(how.crop, color=how.color_jitter, stain_jitter=how.stain_jitter)
-        drawn = ImageBatches(rows, batch_size=how.batch_size, repeats=how.repeats, transform=augment)
-        fixed = ImageBatches(checked, batch_size=1)
+        drawn = ImageBatches(told.rows, batch_size=how.batch_size, repeats=how.repeats, transform=augment, masks=told.masks)
+        fixed = ImageBatches(told.checked, batch_size=1)
 
     def batches(epoch: int, generator: torch.Generator) -> Iterable[Batch]:
         return drawn.epoch(generator)

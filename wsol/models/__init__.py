@@ -42,8 +42,12 @@ _WHERE = {
 }
 
 BACKBONES = {
-    "efficientnet_lite0": "backbones:EfficientNetLite0",
-    "resnet18": "backbones:ResNet18",
+    "efficientnet_lite0": "backbones.efficientnet:EfficientNetLite0",
+    "efficientnet_lite1": "backbones.efficientnet:EfficientNetLite1",
+    "efficientnet_lite2": "backbones.efficientnet:EfficientNetLite2",
+    "resnet18": "backbones.resnet:ResNet18",
+    "resnet50": "backbones.resnet:ResNet50",
+    "densenet121": "backbones.densenet:DenseNet121",
     "vit_tiny": "transformer:VitTiny",
     "vit_small": "transformer:VitSmall",
 }

@@ -13,6 +13,7 @@ from wsol._names import lazy
 if TYPE_CHECKING:
     from wsol.training.criteria import CHECKPOINTS as CHECKPOINTS
     from wsol.training.criteria import Criterion as Criterion
+    from wsol.training.criteria import criterion as criterion
     from wsol.training.device import bf16_pays as bf16_pays
     from wsol.training.device import choose_device as choose_device
     from wsol.training.loop import Fit as Fit
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from wsol.training.resume import clear_state as clear_state
     from wsol.training.schedule import warmup_cosine as warmup_cosine
     from wsol.training.selection import map_stability as map_stability
+    from wsol.training.selection import rotation_stability as rotation_stability
+    from wsol.training.selection import scale_consistency as scale_consistency
+    from wsol.training.selection import seed_agreement as seed_agreement
+    from wsol.training.selection import stain_stability as stain_stability
     from wsol.training.strategies.base import Strategy as Strategy
     from wsol.training.strategies.build import build_strategy as build_strategy
     from wsol.training.strategies.build import strategy_options as strategy_options
@@ -34,7 +39,12 @@ _WHERE = {
     "choose_device": "device",
     "CHECKPOINTS": "criteria",
     "Criterion": "criteria",
+    "criterion": "criteria",
     "map_stability": "selection",
+    "rotation_stability": "selection",
+    "scale_consistency": "selection",
+    "seed_agreement": "selection",
+    "stain_stability": "selection",
     "cross_entropy": "losses",
     "balanced_weights": "losses",
     "warmup_cosine": "schedule",
@@ -51,9 +61,14 @@ STRATEGIES = {
     "cutmix": "strategies.cutmix:CutMix",
     "adl": "strategies.adl:Adl",
     "maxmin": "strategies.maxmin:MaxMin",
+    "masker": "strategies.masker:Masker",
+    "unet": "strategies.unet:UNet",
 }
 """Ways to train. Name -> class derived from `Strategy`; facts (`supervision`, `paper`) are class attributes."""
 
-__all__ = ["STRATEGIES", *_WHERE]
+MASKED = ("unet",)
+"""Strategies whose `supervision` is masks: what a study has to open can be told without torch."""
+
+__all__ = ["MASKED", "STRATEGIES", *_WHERE]
 
 __getattr__, __dir__ = lazy(__name__, _WHERE)

@@ -63,9 +63,13 @@ class PixelHead(Head):
         """What the base is trained on besides; a decoder is trained by a strategy."""
         return self.base.loss(prediction, labels)
 
-    def pool_bags(self, tile_logits: Tensor, groups: Tensor) -> Tensor:
+    def bag_state(self, tiles: Prediction) -> Tensor:
+        """What the base reads of each tile."""
+        return self.base.bag_state(tiles)
+
+    def pool_bags(self, state: Tensor, groups: Tensor) -> Tensor:
         """As the base pools them."""
-        return self.base.pool_bags(tile_logits, groups)
+        return self.base.pool_bags(state, groups)
 
     @property
     def affine(self) -> bool:  # type: ignore[override]
