@@ -108,6 +108,7 @@ class Fit:
 
     def __call__(self, net: Localizer, strategy: Strategy, batches: Batches) -> list[Row]:
         """Train; see `fit`."""
+        strategy.epochs = self.epochs
         strategy.attach(net)
         settings = self.settings(net, strategy)
         how = Step(choose_device(self.device), self.epochs, self.warmup, self.clip, self.bf16, self.channels_last, self.steps)

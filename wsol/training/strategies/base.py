@@ -33,6 +33,10 @@ class Strategy(nn.Module):
     """What it may look at. Only `"masks"` is ever handed a batch with masks."""
     paper: ClassVar[str] = ""
     """Where it comes from."""
+    needs_parent: ClassVar[bool] = False
+    """Whether it only makes sense on a trained net: a classifier that it explains and leaves as it is."""
+    epochs: int | None = None
+    """How many epochs it is fitted for; `fit` says so before anything else. For what comes in phases."""
 
     class_weights: Tensor | None
 
