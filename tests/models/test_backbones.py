@@ -9,14 +9,14 @@ import torch
 from torch.nn import functional
 
 from wsol.models import Localizer, build_localizer
-from wsol.models.weights import find_efficientnet_lite0, load_weights
+from wsol.models.weights import find_efficientnet_lite, load_weights
 
 
 @pytest.mark.parametrize("size", [(224, 224), (130, 97), (33, 64)])
 def test_lite0_computes_what_the_oracle_computes(imagenet_lite0: Localizer, size):
     oracle_package = pytest.importorskip("efficientnet_lite_pytorch")
     oracle = oracle_package.EfficientNet.from_name("efficientnet-lite0", image_size=None).eval()
-    oracle.load_state_dict(torch.load(find_efficientnet_lite0(), weights_only=True))
+    oracle.load_state_dict(torch.load(find_efficientnet_lite(0), weights_only=True))
     x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours = imagenet_lite0.encode(x).last

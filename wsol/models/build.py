@@ -56,8 +56,10 @@ def build_localizer(
         stages = make_backbone(output_stride=output_stride, freeze_bn=freeze_bn)
         torch.manual_seed(seed + 1)  # the head starts the same on any backbone of its width
         top = build_head(head, stages.channels, num_classes, options)
-    if weights is not None:
-        load_weights(stages, stages.find_imagenet() if weights == "imagenet" else weights)
+    if weights == "imagenet":
+        stages.load_imagenet()
+    elif weights is not None:
+        load_weights(stages, weights)
     recipe = {
         "backbone": backbone,
         "head": head,

