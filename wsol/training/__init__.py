@@ -62,6 +62,9 @@ STRATEGIES = {
     "adl": "strategies.adl:Adl",
     "maxmin": "strategies.maxmin:MaxMin",
     "masker": "strategies.masker:Masker",
+    "negev": "strategies.negev:Negev",
+    "pixelcam": "strategies.pixelcam:PixelCam",
+    "f-cam": "strategies.fcam:FCam",
     "unet": "strategies.unet:UNet",
 }
 """Ways to train. Name -> class derived from `Strategy`; facts (`supervision`, `paper`) are class attributes."""
