@@ -46,6 +46,7 @@ METHODS = {
     "guided-grad-cam": "guided:GuidedGradCam",
     "ablation-cam": "tail:AblationCam",
     "recipro-cam": "tail:ReciproCam",
+    "prm": "peaks:PeakResponse",
     "fd-cam": "groups:FdCam",
     "shap-cam": "shapley:ShapCam",
     "score-cam": "masked:ScoreCam",

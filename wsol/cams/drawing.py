@@ -14,7 +14,7 @@ from wsol.cams import METHODS
 from wsol.cams.base import Cam, Evidence
 from wsol.cams.evidence import budget_of
 from wsol.cams.sight import look
-from wsol.models import Features, Localizer
+from wsol.models import Features, Localizer, Prediction
 
 
 class Maps(dict[str, Tensor]):
@@ -23,10 +23,12 @@ class Maps(dict[str, Tensor]):
     Attributes:
         logits: float32 (b, k).
         targets: int64 (b,), the class each map was drawn for.
+        prediction: all that the head said, detached.
     """
 
     logits: Tensor
     targets: Tensor
+    prediction: Prediction
 
 
 def cam(
@@ -139,7 +141,7 @@ def cams(
         for name, drawer in drawers.items():
             evidence.generator.manual_seed(seed)
             maps[name] = drawer(net, evidence)
-    maps.logits, maps.targets = evidence.logits, evidence.targets
+    maps.logits, maps.targets, maps.prediction = evidence.logits, evidence.targets, evidence.prediction
     return (maps, maps.logits) if return_logits else maps
 
 

@@ -15,6 +15,7 @@ from wsol.cli.files import read_json
 if TYPE_CHECKING:
     import torch
 
+    from wsol.cams import Maps
     from wsol.models import Localizer
 
 RGB = npt.NDArray[np.uint8]
@@ -91,7 +92,7 @@ def _slide(
 ) -> None:
     """All maps of one slide, drawn tile by tile with a halo and laid on one grid; cells without tissue are not covered.
 
-    The slide's logits are the bag logits of its tiles, so that the slide is classified as it was trained.
+    The slide's logits are those of the bag of all its tiles, so that the slide is classified as it was trained.
     """
     import pandas as pd
     import torch
@@ -106,17 +107,17 @@ def _slide(
         columns, lines = (int(np.ceil(s / side - 1e-6)) for s in slide.size)
         canvas = {m["id"]: np.zeros((lines * cells, columns * cells), np.float32) for m in methods}
         covered = np.zeros((lines * cells, columns * cells), bool)
-        logits = []
+        states = []
         start = time.perf_counter()
         if label is None and table.empty:
             label = 0  # no tissue, nothing to predict: the map is empty whatever its class
         elif label is None:
-            label = int(_bag(net, [net_logits(net, t) for _, t in _tile_batches(slide, table, mpp, step, 0, net)]).argmax())
+            label = int(_bag(net, [_state(net, t) for _, t in _tile_batches(slide, table, mpp, step, 0, net)]).argmax())
         for boxes, images in _tile_batches(slide, table, mpp, step, halo, net):
-            found, tile_logits = draw(net, images, label, methods)
-            logits.append(tile_logits)
+            drawn, _ = draw(net, images, label, methods)
+            states.append(net.head.bag_state(drawn.prediction))
             inner = halo // net.output_stride
-            found = {name: to_cells(maps, cells + 2 * inner) for name, maps in found.items()}
+            found = {name: to_cells(maps, cells + 2 * inner) for name, maps in drawn.items()}
             for i, box in enumerate(boxes):
                 at = np.s_[round(box.y / side) * cells :, round(box.x / side) * cells :]
                 for name, maps in found.items():
@@ -127,8 +128,8 @@ def _slide(
         for name, array in canvas.items():
             facts = {"target": label, "frame": frame, "size": slide.size[::-1], "coverage": covered, "seconds": seconds}
             writer.add(name, row.sample, array, drawn="tile", **facts)
-        if logits:
-            writer.predict(row.sample, _bag(net, logits).to(torch.float32).cpu().numpy())
+        if states:
+            writer.predict(row.sample, _bag(net, states).to(torch.float32).cpu().numpy())
 
 
 def to_cells(maps: torch.Tensor, side: int) -> torch.Tensor:
@@ -140,7 +141,7 @@ def to_cells(maps: torch.Tensor, side: int) -> torch.Tensor:
 
 def draw(
     net: Localizer, images: torch.Tensor, label: int | None, methods: list[dict[str, Any]]
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+) -> tuple[Maps, torch.Tensor]:
     """Maps by id, and logits: one encode for all methods. An id with options of its own is a method under its id."""
     import torch
 
@@ -152,21 +153,20 @@ def draw(
     return cams(named, net, images, targets, options=options, return_logits=True)
 
 
-def net_logits(net: Localizer, images: torch.Tensor) -> torch.Tensor:
-    """Tile logits without a graph."""
+def _state(net: Localizer, images: torch.Tensor) -> torch.Tensor:
+    """What the head keeps of each tile for the bag, without a graph."""
     import torch
 
     with torch.inference_mode():
-        return net(images).logits
+        return net.head.bag_state(net(images))
 
 
-def _bag(net: Localizer, tile_logits: list[torch.Tensor]) -> torch.Tensor:
-    """Logits (k,) of the bag that all tiles of a slide form."""
+def _bag(net: Localizer, states: list[torch.Tensor]) -> torch.Tensor:
+    """Logits (k,) of the bag that all tiles of a slide form, from what the head kept of each batch of them."""
     import torch
 
-    logits = torch.cat(tile_logits)
-    head: Any = net.head
-    return head.pool_bags(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))[0]
+    state = torch.cat(states)
+    return net.head.pool_bags(state, torch.zeros(len(state), dtype=torch.int64, device=state.device))[0]
 
 
 def _tile_batches(
