@@ -28,3 +28,16 @@ def test_a_cam_method_is_added_as_the_page_says(monkeypatch):
     monkeypatch.setitem(cams.METHODS, "element-wise", "to be replaced by the line")  # so that it goes again
     exec(line, {"METHODS": cams.METHODS})
     exec(answer, {})
+
+
+def test_a_head_is_added_as_the_page_says(monkeypatch):
+    from wsol import models
+
+    written, line, answer = blocks("add-a-head.md")
+    assert len(written.strip().splitlines()) < 30
+    module = types.ModuleType("wsol.models.heads.mixed")
+    exec(compile(written, "mixed.py", "exec"), vars(module))
+    monkeypatch.setitem(sys.modules, "wsol.models.heads.mixed", module)
+    monkeypatch.setitem(models.HEADS, "mixed", "to be replaced by the line")  # so that it goes again
+    exec(line, {"HEADS": models.HEADS})
+    exec(answer, {})
