@@ -10,6 +10,7 @@ from torch import nn
 
 from wsol.models import Backbone, Localizer
 from wsol.models.heads.linear import Gap, Lse
+from wsol.models.heads.masking import Masker
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,14 +53,32 @@ def tiny(head: str = "gap", classes: int = 3, **options) -> Localizer:
     return net.eval()
 
 
+def masking(head: str = "gap", classes: int = 3, **options) -> Localizer:
+    """A net that draws masks; untrained, with a gate that differs between classes."""
+    net = tiny(head, classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        made = Masker(Tiny.channels, classes, base=head, width=8, **options)
+        torch.nn.init.normal_(made.selector.weight)
+    made.base.load_state_dict(net.head.state_dict())
+    return Localizer(net.backbone, made).eval()
+
+
 @pytest.fixture(params=["gap", "lse"])
 def net(request) -> Localizer:
-    return tiny(request.param)
+    """A linear head; for the method that draws a trained mask, a masking network around it."""
+    method = getattr(request.node, "callspec", None) and request.node.callspec.params.get("method")
+    return masking(request.param) if method == "masker" else tiny(request.param)
 
 
 @pytest.fixture
 def gap_net() -> Localizer:
     return tiny("gap")
+
+
+@pytest.fixture
+def masking_net() -> Localizer:
+    return masking()
 
 
 @pytest.fixture

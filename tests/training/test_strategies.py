@@ -10,7 +10,11 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+OWN_HEAD = ("masker",)
+"""Strategies that train a head of their own kind and refuse others: their files have the laws."""
+
+
+@pytest.mark.parametrize("name", [n for n in STRATEGIES if n not in OWN_HEAD])
 def test_laws_of_every_strategy(name, toy):
     strategy, net = build_strategy(name), toy.localizer()
     strategy.attach(net)

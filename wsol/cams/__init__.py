@@ -62,6 +62,7 @@ METHODS = {
     "tta": "wrappers:Tta",
     "fused": "wrappers:Fused",
     "sess": "sess:Sess",
+    "masker": "trained:Masker",
 }
 """Name -> `Cam` class; its keyword arguments are the method's options, its class attributes the facts about it."""
 
