@@ -165,16 +165,9 @@ def test_features_in_hand_do_for_fused_and_not_for_the_others(net, images, targe
 
 
 def test_every_method_may_be_a_base(net, images, targets):
+    dear = ("rise", "occlusion", "ss-cam", "is-cam", "sess", "shap-cam", "ablation-cam")
     for base in METHODS:
-        if base != "masker" and base not in (
-            "rise",
-            "occlusion",
-            "ss-cam",
-            "is-cam",
-            "sess",
-            "shap-cam",
-            "ablation-cam",
-        ):  # the dear ones
+        if base not in (*dear, "masker"):
             m = cam("smooth", net, images[:1], targets[:1], base=base, n=1)
             assert torch.isfinite(m).all()
 
