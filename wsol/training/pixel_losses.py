@@ -56,7 +56,7 @@ def require_decoder(net: Localizer, who: str) -> None:
 
     if not isinstance(net.head, PixelHead):
         raise ValueError(
-            f"strategy {who!r} trains pixels and needs a head that has them, 'decoded' or 'pixel'; got {type(net.head).__name__}"
+            f"{who} trains pixels and needs a head that has them, 'decoded' or 'pixel'; got {type(net.head).__name__}"
         )
 
 

@@ -14,10 +14,10 @@ def window_crf(
     """Disagreement of near pixels of like color, one value in [0, 1] per image, (b,); 0 for a map that is 0 or 1 in one piece.
 
     ``sum_pq w_pq (s_p (1 - s_q) + s_q (1 - s_p)) / sum_pq w_pq`` over the pairs at most `radius` rows and columns apart, with
-    ``w_pq = exp(-|p - q|^2 / (2 sigma_xy^2) - |I_p - I_q|^2 / (2 sigma_rgb^2))``: the dense CRF loss of Tang et al. ("On Regularized
-    Losses for Weakly-supervised CNN Segmentation", ECCV 2018) as F-CAM uses it, but *within a window*, where the paper sums over
-    all pairs of the image by a permutohedral lattice; and divided by the sum of the weights, so that its size depends neither on
-    the image's nor on the window's. Gradients flow to the map alone.
+    ``w_pq = exp(-|p - q|^2 / (2 sigma_xy^2) - |I_p - I_q|^2 / (2 sigma_rgb^2))``: the dense CRF loss of Tang et al. ("On
+    Regularized Losses for Weakly-supervised CNN Segmentation", ECCV 2018), which F-CAM uses, but *within a window*, where they
+    sum over all pairs of the image by a permutohedral lattice; and divided by the sum of the weights, so that its size depends
+    neither on the image's nor on the window's. Gradients flow to the map alone.
 
     Args:
         foreground: probabilities s (b, h, w).
@@ -38,6 +38,8 @@ def window_crf(
         raise ValueError(f"radius must be at least 1 and both sigmas positive; got {radius}, {sigma_rgb} and {sigma_xy}")
     s, colors = foreground.float(), images.detach().float()
     height, width = s.shape[1:]
+    if height * width < 2:
+        raise ValueError("a map of a single pixel has no pairs")
     pairs = [(dy, dx) for dy in range(radius + 1) for dx in range(-radius, radius + 1) if (dy, dx) > (0, 0)]
     above, below = s.new_zeros(len(s)), s.new_zeros(len(s))
     for dy, dx in pairs:
@@ -50,6 +52,4 @@ def window_crf(
         p, q = s[here], s[there]
         above = above + (weight * (p * (1 - q) + q * (1 - p))).flatten(1).sum(1)
         below = below + weight.flatten(1).sum(1)
-    if height * width < 2:
-        raise ValueError("a map of a single pixel has no pairs")
     return above / below.clamp_min(torch.finfo(torch.float32).tiny)

@@ -16,8 +16,8 @@ class SeedSampler:
     """Draws seeds, other ones at every call.
 
     With m the map of an image, min-max scaled to [0, 1]: foreground ~ m^power, background ~ (1 - m)^power, each without
-    replacement and within its candidates; then every seed grows to `dilation` x `dilation` cells, and a cell that both kinds claim
-    is nobody's. A constant map says nothing: no seeds.
+    replacement and within its candidates; then every seed grows to `dilation` x `dilation` cells, and a cell that both kinds
+    claim is nobody's. A constant map says nothing: no seeds.
 
     The code released with NEGEV and PixelCAM draws its background by 1 - m / sum m. Over thousands of cells all of these are
     nearly 1, so that its background seeds are uniform noise, also inside the object; `released=True` does the same.

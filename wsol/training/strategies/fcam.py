@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 class FCam(Seeded):
     """Seeds, a CRF-like term, and a log-barrier on the sizes of foreground and background; the classifier stays as it is.
 
-    Foreground seeds come from the map's region above Otsu's threshold, eroded; background seeds from its lowest 20 %. The CRF term
-    is `window_crf`. Sizes are shares of the image (of the bag), kept from vanishing by ``psi_t(-s) + psi_t(-(1 - s))`` with a t
-    that grows by the epoch; images of `empty_class` are left out of it, having no foreground.
+    Foreground seeds come from the map's region above Otsu's threshold, eroded; background seeds from its lowest 20 %. The CRF
+    term is `window_crf`. Sizes are shares of the image (of the bag), kept from vanishing by ``psi_t(-s) + psi_t(-(1 - s))`` with
+    a t that grows by the epoch; images of `empty_class` are left out of it, having no foreground.
 
     Belharbi et al., "F-CAM: Full Resolution Class Activation Maps via Guided Parametric Upscaling", WACV 2022. Published: erosion
-    11 x 11 at 224 px (5 here, on the decoder's grid of half the resolution); a CRF over all pairs of pixels, a sum, with weight
-    2e-9 (here a windowed mean in [0, 1]); sizes with weight 1. The weights here fit means, and were not tuned.
+    11 x 11 at 224 px (5 here, on the decoder's grid of half the resolution), and a CRF that is a sum over all pairs of pixels
+    with weight 2e-9 (here a windowed mean in [0, 1]). The weights here fit means, and were not tuned.
     """
 
     paper = "https://arxiv.org/abs/2109.07069"
@@ -104,19 +104,18 @@ class FCam(Seeded):
         s = pixels[:, 0].sigmoid()
         if self.crf:
             images = functional.interpolate(batch.images.float(), size=s.shape[1:], mode="area")
-            window = {"radius": self.radius, "sigma_rgb": self.sigma_rgb, "sigma_xy": self.sigma_xy}
-            losses["crf"] = self.crf * window_crf(s, images, **window).mean()
+            each = window_crf(s, images, radius=self.radius, sigma_rgb=self.sigma_rgb, sigma_xy=self.sigma_xy)
+            losses["crf"] = self.crf * each.mean()
         if self.size:
-            losses["sizes"] = self.size * self._sizes(
-                s.mean((1, 2)), batch, barrier_strength(epoch, self.strength, self.strength_end)
-            )
+            t = barrier_strength(epoch, self.strength, self.strength_end)
+            losses["sizes"] = self.size * self._sizes(s.mean((1, 2)), batch, t)
         return losses
 
     def _sizes(self, shares: Tensor, batch: Batch, t: float) -> Tensor:
         """Barrier on the foreground's share (b,) of each image, or its mean over each bag, that may have one; their mean."""
-        empty = self.is_empty(batch)
         if batch.groups is not None:
             bags = functional.one_hot(batch.groups, len(batch.labels)).to(shares.dtype)
-            shares, empty = (bags.T @ shares) / bags.sum(0), batch.labels == self.empty_class
+            shares = (bags.T @ shares) / bags.sum(0)
+        empty = self.is_empty(batch.labels)
         barrier = log_barrier(-shares, t) + log_barrier(shares - 1, t)
         return (barrier * ~empty).sum() / (~empty).sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""NEGEV: a decoder beside a finished classifier learns pixels from the classifier's own map, and from images without foreground."""
+"""NEGEV: a decoder beside a finished classifier learns pixels from the classifier's map, and from images without foreground."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Negev(Seeded):
 
     Belharbi et al., "Negative Evidence Matters in Interpretable Histology Image Classification", MIDL 2022: one seed of each kind
     per image and step, grown to 3 x 3 px of 224, sums over pixels, SGD at rate 0.1 for 1000 epochs on GlaS. The released trainer
-    draws 10 of each, grown to 1 x 1, whatever its options say, and its background seeds are noise (see `SeedSampler`). Here: 10 of
-    each, on the decoder's grid, and means, for AdamW and short trainings. The softmax of two channels is one sigmoid.
+    draws 10 of each, grown to 1 x 1, whatever its options say, and its background seeds are noise (see `SeedSampler`). Here: 10
+    of each, on the decoder's grid, and means, for AdamW and short trainings. The softmax of two channels is one sigmoid.
     """
 
     paper = "https://arxiv.org/abs/2201.02445"

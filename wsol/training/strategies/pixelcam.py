@@ -14,16 +14,16 @@ from wsol.training.strategies.seeded import Seeded, Seeds
 
 if TYPE_CHECKING:
     from wsol.data import Batch
+    from wsol.models import Localizer
 
 
 class PixelCam(Seeded):
     """Cross-entropy on the labels plus cross-entropy of the pixels on seeds from the map of a frozen teacher; all weights learn.
 
     Guichemerre et al., "PixelCAM: Pixel Class Activation Mapping for Histology Image Classification and ROI Localization", MIDL
-    2025; for the head `pixel`. Published: 5 seeds of each kind per image and step, weight 1, dropout 0.1 before the pixels, SGD at
-    rate 0.001 for 1000 epochs on GlaS. The teacher's maps are computed once on disk there and here at every step, for the image as
-    it was augmented. Background seeds are noise in the released code (see `SeedSampler`), and the share of lowest cells that its
-    README asks for (0.4) does not reach them (0.2 does).
+    2025; for the head `pixel`. Published: 5 seeds of each kind per image and step, weight 1, dropout 0.1 before the pixels, SGD
+    at rate 0.001 for 1000 epochs on GlaS. The teacher's maps lie ready on disk there; here they are drawn at every step, for the
+    image as it was augmented. In the released code background seeds are noise (see `SeedSampler`).
     """
 
     paper = "https://arxiv.org/abs/2503.24135"

@@ -60,27 +60,23 @@ class Seeded(Strategy):
 
     def attach(self, net: Localizer) -> None:
         """The head must have a decoder."""
-        require_decoder(net, type(self).__name__.lower())
+        require_decoder(net, type(self).__name__)
 
-    def is_empty(self, batch: Batch) -> Tensor:
-        """Which images have no foreground by their label, bool (b,)."""
-        return _labels(batch) == (-1 if self.empty_class is None else self.empty_class)
+    def is_empty(self, labels: Tensor) -> Tensor:
+        """Which of these labels (n,) say that there is no foreground, bool (n,)."""
+        return torch.zeros_like(labels, dtype=torch.bool) if self.empty_class is None else labels == self.empty_class
 
     def on_pixels(self, pixels: Tensor, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """`seeds`, and `negatives` where there is an empty class; together the mean over the images of the mean over their pixels.
+        """`seeds`, and `negatives` where there is an empty class; together the mean over images of the mean over their pixels.
 
         The teacher's maps are resized (bilinear) to the pixels (b, 1, h, w), so seeds are cells of the decoder's own grid.
         """
+        classes = batch.labels if batch.groups is None else batch.labels[batch.groups]  # a tile has that of its bag
         with torch.no_grad():
-            maps = self.seeds(batch.images, _labels(batch))
+            maps = self.seeds(batch.images, classes)
         maps = functional.interpolate(maps[:, None].float(), size=pixels.shape[-2:], mode="bilinear", align_corners=False)
-        labels, empty = self.sampler(maps[:, 0], generator, batch.groups), self.is_empty(batch)
+        labels, empty = self.sampler(maps[:, 0], generator, batch.groups), self.is_empty(classes)
         labels[empty] = 0
         each = partial_entropy(pixels, labels) / len(pixels)
         losses = {"seeds": self.weight * (each * ~empty).sum()}
         return losses if self.empty_class is None else {**losses, "negatives": (each * empty).sum()}
-
-
-def _labels(batch: Batch) -> Tensor:
-    """The label of each image or tile, (b,): a tile has that of its bag."""
-    return batch.labels if batch.groups is None else batch.labels[batch.groups]

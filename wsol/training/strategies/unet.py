@@ -55,7 +55,7 @@ class UNet(Strategy):
 
     def attach(self, net: Localizer) -> None:
         """Everything learns; the head must have a decoder."""
-        require_decoder(net, "unet")
+        require_decoder(net, type(self).__name__)
 
     def loss(self, net: Localizer, batch: Batch, generator: torch.Generator, epoch: int) -> dict[str, Tensor]:
         """`pixel_entropy`, `dice` and the losses on the labels, those with a weight above 0; means over the images."""
