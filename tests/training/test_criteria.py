@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from wsol.training import CHECKPOINTS, Criterion
+from wsol.training import CHECKPOINTS, Criterion, criterion
 
 
 def chosen(criterion, rows):
@@ -43,3 +43,32 @@ def test_missing_metric_names_the_nearest():
 def test_names_cost_no_torch():
     code = "import sys, wsol.training as t; t.CHECKPOINTS; t.STRATEGIES; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_ties_go_to_the_later_epoch_where_the_survey_wants_it():
+    rows = [{"valcl_accuracy": a, "valcl_loss": loss} for a, loss in ((0.9, 0.1), (1.0, 0.2), (1.0, 0.5), (0.9, 0.1))]
+    assert chosen(CHECKPOINTS["b-cl-survey"], rows) == 2
+    assert chosen(CHECKPOINTS["b-cl"], rows) == 1
+
+
+def test_any_number_of_masks_is_a_criterion():
+    assert criterion("masks-12") == Criterion("valpx12_pxap", source="masks-12", masks=12)
+    assert chosen(criterion("masks-6"), [{"valpx6_pxap": v} for v in (0.4, math.nan, 0.6, 0.6, 0.5)]) == 2
+    for wrong in ("masks-0", "masks-", "masks-06", "masks-six", "masks-6-7"):
+        with pytest.raises(ValueError, match=f"unknown checkpoint '{wrong}'.*masks-6"):
+            criterion(wrong)
+    with pytest.raises(ValueError, match="did you mean 'stain-stability'"):
+        criterion("stain-stable")
+
+
+def test_the_older_name_of_map_stability_stays():
+    assert criterion("label-free") == criterion("map-stability")
+
+
+def test_every_source_is_a_badge():
+    from wsol.evaluation.protocol import ALLOWED, _pattern
+
+    for name in (*CHECKPOINTS, "masks-12"):
+        assert _pattern(criterion(name).source) in ALLOWED["checkpoint"], name
+    unlabeled = {n for n, c in CHECKPOINTS.items() if c.source == "label-free"}
+    assert not any((c.metric or "").startswith("val") for n, c in CHECKPOINTS.items() if n in unlabeled)
