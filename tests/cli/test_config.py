@@ -46,6 +46,7 @@ def test_shipped_studies_are_valid(file):
         ({"prepare": {"name": "d", "source": "glass"}}, "did you mean 'glas'"),
         ({"prepare": {"source": "glas"}}, "prepare.name: this key is required"),
         ({"models": {}}, "at least one model"),
+        ({"models": {"a": {"maps": ["fst"]}}}, "unknown map set 'fst'; did you mean 'fast'"),
     ],
 )
 def test_a_slip_names_the_place_and_the_nearest_word(change, says):
@@ -93,6 +94,16 @@ def test_plan_multiplies_folds_seeds_models_checkpoints_and_sets():
     assert len({tuple(r.items()) for r in runs}) == len(runs)
     assert made.by_slide
     assert set(made.units(0, "test")).isdisjoint(made.units(0, "valcl"))
+
+
+def test_a_model_draws_its_own_map_sets_or_all():
+    maps = {"fast": ["cam"], "trained": ["masker"], "slow": ["rise"]}
+    models = {"gap": {"maps": ["slow", "fast"]}, "masker": {"from": "gap", "head": "masker", "strategy": "masker"}}
+    config = load_config(study(maps=maps, models=models))
+    drawn = [(run["model"], run["set"]) for run in plan(config).runs(floors=False)]
+    assert drawn == [("gap", "fast"), ("gap", "slow"), *(("masker", s) for s in maps)]
+    models["gap"]["maps"] = ["fast"]
+    assert model_settings(load_config(study(maps=maps, models=models)), "gap") == model_settings(config, "gap")  # no retraining
 
 
 def test_a_fold_that_is_not_there_is_named():

@@ -62,6 +62,7 @@ class Config(Section):
             _known("head", [model.head], HEADS)
             _known("strategy", [model.strategy], STRATEGIES)
             _known("training setting", model.train, Train.model_fields)
+            _known("map set", model.maps, self.maps)
             if model.strategy in MASKED and KINDS[self.prepare.source] == "slides":
                 raise ValueError(f"models.{name}: strategy {model.strategy!r} learns from masks, which are read for images only")
             self.lineage(name)
@@ -96,6 +97,11 @@ class Config(Section):
     def training(self, name: str) -> dict[str, Any]:
         """The full training settings of one model: `train` with the model's own overrides."""
         return Train.model_validate({**self.train.model_dump(), **self.models[name].train}).model_dump()
+
+    def sets(self, name: str) -> list[str]:
+        """The map sets that are drawn with one model, in the order of the study."""
+        chosen = self.models[name].maps
+        return [s for s in self.maps if not chosen or s in chosen]
 
     def methods(self, name: str) -> list[dict[str, Any]]:
         """The methods of a map set as dicts with id, method, options."""

@@ -53,7 +53,7 @@ class Plan:
         c = self.config
         base = [{"dataset": c.prepare.name, "fold": f, "seed": s} for f in c.folds for s in c.seeds]
         runs = [
-            {**b, "model": m, "checkpoint": k, "set": n} for b in base for m in c.models for k in c.checkpoints for n in c.maps
+            {**b, "model": m, "checkpoint": k, "set": n} for b in base for m in c.models for k in c.checkpoints for n in c.sets(m)
         ]
         return runs + ([{**b, **FLOORS} for b in base] if floors and c.evaluate.floors else [])
 
@@ -92,5 +92,5 @@ def source_options(config: Config) -> dict[str, Any]:
 
 def model_settings(config: Config, name: str) -> dict[str, Any]:
     """All that decides the weights of one model: its parts and its training settings, as plain JSON."""
-    model = config.models[name].model_dump(by_alias=True)
+    model = config.models[name].model_dump(by_alias=True, exclude={"maps"})  # what is drawn later does not decide them
     return {**model, "train": config.training(name), "tile": config.tile.model_dump()}

@@ -84,6 +84,9 @@ class Model(Section):
         "train", description="role whose samples are trained on; valpx: the few with validation masks, for supervision by masks"
     )
     train: dict[str, Any] = Field(default_factory=dict, description="keys of `train` that differ for this model")
+    maps: list[Name] = Field(
+        default_factory=list, description="map sets drawn with this model; empty: all (some methods need a head of their own)"
+    )
 
 
 class MapMethod(Section):
