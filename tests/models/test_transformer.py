@@ -10,9 +10,9 @@ from torch import nn
 
 from wsol.cams import cam, cams
 from wsol.models import Localizer, build_localizer, load_checkpoint, save_checkpoint
+from wsol.models.backbones.transformer import NATIVE, VisionTransformer, VitTiny
 from wsol.models.heads.linear import Gap
 from wsol.models.heads.ts_cam import TsCam
-from wsol.models.transformer import NATIVE, VisionTransformer, VitTiny
 from wsol.models.weights import load_weights
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]

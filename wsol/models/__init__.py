@@ -48,8 +48,8 @@ BACKBONES = {
     "resnet18": "backbones.resnet:ResNet18",
     "resnet50": "backbones.resnet:ResNet50",
     "densenet121": "backbones.densenet:DenseNet121",
-    "vit_tiny": "transformer:VitTiny",
-    "vit_small": "transformer:VitSmall",
+    "vit_tiny": "backbones.transformer:VitTiny",
+    "vit_small": "backbones.transformer:VitSmall",
 }
 """Name -> `Backbone` class; the class says its `paper`, `channels` and `strides`."""
 

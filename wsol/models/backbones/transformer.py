@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsol.models.backbones import Backbone
+from wsol.models.backbones.base import StandardizedBackbone
 from wsol.models.heads.base import at_least_float32
 from wsol.models.weights import find_in_hub
 
@@ -25,7 +25,7 @@ NATIVE = 14
 """Patches along each side of the images that the position embedding is made for, 224 px."""
 
 
-class VisionTransformer(Backbone):
+class VisionTransformer(StandardizedBackbone):
     """ViT with 16 px patches, a class token, 12 pre-norm blocks and a norm after them, as DeiT without stochastic depth.
 
     Stage 0 is the grid of patch embeddings, stage 1 that of the patch tokens after the last norm (signed: no activation follows).
@@ -44,8 +44,6 @@ class VisionTransformer(Backbone):
     width: ClassVar[int]
     heads: ClassVar[int]
     depth: ClassVar[int] = 12
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, output_stride: int = PATCH, freeze_bn: bool = True) -> None:
         if output_stride != PATCH:
@@ -58,8 +56,6 @@ class VisionTransformer(Backbone):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + NATIVE**2, self.width))
         self.blocks = nn.ModuleList(_Block(self.width, self.heads) for _ in range(self.depth))
         self.norm = nn.LayerNorm(self.width, eps=1e-6)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
         self.reset_parameters()
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -70,10 +66,6 @@ class VisionTransformer(Backbone):
         """A new start for the two parameters that are in no module of their own."""
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """(x - mean) / std of ImageNet."""
-        return (images - self.mean) / self.std
 
     def stage(self, number: int, x: Tensor) -> Tensor:
         """Patch embeddings; all blocks and the norm."""
