@@ -71,15 +71,9 @@ def train(
             f"strategy {model.strategy!r} explains a classifier and leaves it as it is: name a trained model in `from` (--parent)"
         )
     told = supervise(listing, fold, model, strategy.supervision, masks, seed)
-    batches, fixed, steps = _streams(listing, told, how, tile, tiles)
-    criteria = _criteria(keep, strategy)
-    validate = validation(
-        listing, fold, told, fixed, criteria.values(),
-        map_class=map_class, masks=masks, tiles=tiles, per_slide=4 * how.tiles_per_bag,
-    )  # fmt: skip
-    inputs = {"manifest": manifest, **({"masks": masks} if masks is not None and (told.masks or validate.opened) else {})}
+    batches, validate, steps = _streams(listing, told, how, tile, tiles, "label-free" in keep)
+    inputs = {"manifest": manifest, **({"masks": masks} if masks is not None and told.masks is not None else {})}
     out.mkdir(parents=True, exist_ok=True)
-    picture_batch(out / "batch.png", net, strategy, batches, listing.classes, seed)
     bf16 = bf16_pays(choose_device(how.device)) if how.bf16 == "auto" else how.bf16
     started = time.perf_counter()
 
