@@ -31,7 +31,11 @@ class Config(Section):
         description="map sets by name: lists of methods, drawn in one job per model"
     )
     checkpoints: list[Name] = Field(
-        default=["b-cl"], min_length=1, description="checkpoints to draw maps with: b-cl, last, label-free"
+        default=["b-cl"],
+        min_length=1,
+        description="checkpoints to draw maps with: b-cl (validation labels), masks-N (N validation masks, e.g. masks-6), last; by "
+        "no label map-stability, rotation-stability, stain-stability, scale-consistency, seed-agreement; b-cl-survey (ties to the "
+        "last epoch)",
     )
     folds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="folds of the split")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="training seeds")
@@ -48,17 +52,18 @@ class Config(Section):
         from wsol.cams import METHODS
         from wsol.cli.probing import check_names
         from wsol.data import KINDS, SOURCES
-        from wsol.models import BACKBONES, HEADS
-        from wsol.training import CHECKPOINTS, MASKED, STRATEGIES
+        from wsol.models import BACKBONES, HEADS, backbone_entry
+        from wsol.training import MASKED, STRATEGIES, criterion
 
         _known("source", [self.prepare.source], SOURCES)
-        _known("checkpoint", self.checkpoints, CHECKPOINTS)
+        for name in self.checkpoints:
+            criterion(name)
         if not self.models:
             raise ValueError("models: at least one model is needed")
         for name, model in self.models.items():
             if name == "floors":
                 raise ValueError("models.floors: this name is taken by the maps that need no training; choose another")
-            _known("backbone", [model.backbone], BACKBONES)
+            _known("backbone", [backbone_entry(model.backbone)], BACKBONES)
             _known("head", [model.head], HEADS)
             _known("strategy", [model.strategy], STRATEGIES)
             _known("training setting", model.train, Train.model_fields)

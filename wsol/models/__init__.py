@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wsol.models.localizer import Features as Features
     from wsol.models.localizer import Localizer as Localizer
     from wsol.models.localizer import Prediction as Prediction
+    from wsol.models.quantized import Quantized as Quantized
     from wsol.models.rewire import guided_relu as guided_relu
 
 _WHERE = {
@@ -32,6 +33,7 @@ _WHERE = {
     "Localizer": "localizer",
     "PixelHead": "heads.decoders",
     "Prediction": "localizer",
+    "Quantized": "quantized",
     "build_localizer": "build",
     "checkpoint_recipe": "checkpoint",
     "from_module": "adapter",
@@ -50,8 +52,16 @@ BACKBONES = {
     "densenet121": "backbones.densenet:DenseNet121",
     "vit_tiny": "backbones.transformer:VitTiny",
     "vit_small": "backbones.transformer:VitSmall",
+    "timm:NAME": "backbones.timm_models:TimmBackbone",
 }
 """Name -> `Backbone` class; the class says its `paper`, `channels` and `strides`."""
+
+
+def backbone_entry(name: str) -> str:
+    """The key of `BACKBONES` that a backbone falls under: `timm:resnet50` under `timm:NAME`, any other under its own name."""
+    library, _, model = name.partition(":")
+    return "timm:NAME" if library == "timm" and model else name
+
 
 HEADS = {
     "gap": "heads.linear:Gap",
@@ -73,6 +83,6 @@ HEADS = {
 }
 """Name -> `Head` class; its keyword arguments are the head's options."""
 
-__all__ = ["BACKBONES", "HEADS", *_WHERE]
+__all__ = ["BACKBONES", "HEADS", "backbone_entry", *_WHERE]
 
 __getattr__, __dir__ = lazy(__name__, _WHERE)

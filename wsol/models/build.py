@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from wsol._names import closest, resolve
-from wsol.models import BACKBONES, HEADS
+from wsol.models import BACKBONES, HEADS, backbone_entry
 from wsol.models.heads.base import Head
 from wsol.models.localizer import Localizer
 from wsol.models.weights import load_weights
@@ -30,7 +30,7 @@ def build_localizer(
     """A localizer in training mode, as every new `nn.Module`: call `.eval()` before drawing maps.
 
     Args:
-        backbone: a key of `BACKBONES`.
+        backbone: a key of `BACKBONES`, or `timm:` and the name of a model of timm.
         head: a key of `HEADS`.
         num_classes: k.
         weights: "imagenet", a file with the backbone's state dict, or None for random weights (then say `freeze_bn=False` before
@@ -46,14 +46,16 @@ def build_localizer(
         RuntimeError, FileNotFoundError: there are no such weights; the message says how to get them.
     """
     options = dict(head_options or {})
-    make_backbone = resolve("backbone", backbone, BACKBONES, "wsol.models")
+    entry = backbone_entry(backbone)
+    make_backbone = resolve("backbone", entry, BACKBONES, "wsol.models")
+    name = {} if entry == backbone else {"name": backbone.partition(":")[2]}
     check_head(head, options)
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1; got {num_classes}")
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device if generator else None))
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator: lend it to them
         torch.manual_seed(seed)
-        stages = make_backbone(output_stride=output_stride, freeze_bn=freeze_bn)
+        stages = make_backbone(**name, output_stride=output_stride, freeze_bn=freeze_bn)
         torch.manual_seed(seed + 1)  # the head starts the same on any backbone of its width
         top = build_head(head, stages.channels, num_classes, options)
     if weights == "imagenet":
