@@ -137,6 +137,8 @@ def test_the_picture_shows_what_all_layers_leave():
     assert kept.shape == first.shape == (4, 1, 4, 4)
     assert second.shape == (4, 1, 4, 4)
     assert torch.equal(kept, first * second)
+    build_strategy("adl", drop_rate=0.0, stages=[2, 4]).attach(net)
+    assert strategy.kept(net, batch(), generator()) is None
 
 
 def test_settings_and_refusals():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsol.cli.batch_picture import picture_batch
 from wsol.cli.config import Model, Tile, Train, parse
 from wsol.cli.files import write_json
 from wsol.cli.supervision import Supervision, supervise
@@ -73,7 +74,7 @@ def train(
     told = supervise(listing, fold, model, strategy.supervision, masks, seed)
     batches, validate, steps = _streams(listing, told, how, tile, tiles, "label-free" in keep)
     inputs = {"manifest": manifest, **({"masks": masks} if masks is not None and told.masks is not None else {})}
-    out.mkdir(parents=True, exist_ok=True)
+    picture_batch(out / "batch.png", net, strategy, batches, listing.classes, seed)
     bf16 = bf16_pays(choose_device(how.device)) if how.bf16 == "auto" else how.bf16
     started = time.perf_counter()
 

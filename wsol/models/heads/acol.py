@@ -98,6 +98,11 @@ class Acol(Head):
         strong = minmax(first[rows, classes]) >= self.delta
         return x.masked_fill(strong[:, None], 0)
 
+    def kept(self, f: Features, labels: Tensor) -> Tensor:
+        """1 where branch B sees the features, 0 where they are erased, (b, 1, h, w)."""
+        x = at_least_float32(f.last)
+        return self.erase(torch.ones_like(x[:, :1]), self.first(x), labels)
+
     def _second(self, x: Tensor, first: Tensor, predicted: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Branch B's class maps and logits."""
         if labels is not None:

@@ -77,6 +77,13 @@ class Head(nn.Module, ABC):
         """
         return {}
 
+    def kept(self, f: Features, labels: Tensor) -> Tensor | None:
+        """How much of each cell the head leaves of b images or tiles of these labels (b,) in training: (b, 1, h, w) in [0, 1].
+
+        None for heads that erase nothing.
+        """
+        return None
+
     def bag_state(self, tiles: Prediction) -> Tensor:
         """All that `pool_bags` reads of b tiles, (b, ...); their logits (b, k) here.
 

@@ -25,7 +25,7 @@ class AttentionDropout(nn.Module):
 
     Attributes:
         generator: draws, on the CPU; None is torch's global one.
-        kept: the map of the last call.
+        kept: the drop mask of the last call; None if that took the importance map.
     """
 
     def __init__(self, drop_rate: float, threshold: float) -> None:
@@ -39,12 +39,11 @@ class AttentionDropout(nn.Module):
         """The features with what is left of them, in their type; the map is computed in float32."""
         attention = x.float().mean(1, keepdim=True)
         if float(torch.rand((), generator=self.generator)) < self.drop_rate:
-            kept = (attention < self.threshold * attention.amax((2, 3), keepdim=True)).float()
-            kept = torch.where(attention.amax((2, 3), keepdim=True) > 0, kept, 1.0)
+            largest = attention.amax((2, 3), keepdim=True)
+            self.kept = ((attention < self.threshold * largest) | (largest <= 0)).float()
         else:
-            kept = attention.sigmoid()
-        self.kept = kept.detach()
-        return x * kept.to(x.dtype)
+            self.kept = None
+        return x * (attention.sigmoid() if self.kept is None else self.kept).to(x.dtype)
 
 
 class Adl(Strategy):
@@ -98,13 +97,15 @@ class Adl(Strategy):
         self._lend(net, generator)
         return super().loss(net, batch, generator, epoch)
 
-    def kept(self, net: Localizer, batch: Batch, generator: torch.Generator) -> Tensor:
-        """What all layers together leave, at the resolution of the finest of them."""
+    def kept(self, net: Localizer, batch: Batch, generator: torch.Generator) -> Tensor | None:
+        """What the layers that drop leave together, at the resolution of the finest of them; None if none drops this time."""
         layers = self._lend(net, generator)
         net.encode(batch.images)
-        maps = [layer.kept for layer in layers if layer.kept is not None]
-        size = max((m.shape[-2:] for m in maps), key=lambda shape: shape[0])
-        return torch.stack([functional.interpolate(m, size=size) for m in maps]).prod(0)
+        masks = [layer.kept for layer in layers if layer.kept is not None]
+        if not masks:
+            return None
+        size = max((mask.shape[-2:] for mask in masks), key=lambda shape: shape[0])
+        return torch.stack([functional.interpolate(mask, size=size) for mask in masks]).prod(0)
 
     def _lend(self, net: Localizer, generator: torch.Generator) -> list[AttentionDropout]:
         """The layers, which draw from `generator` from now on."""

@@ -112,11 +112,12 @@ class Strategy(nn.Module):
         return batch.images
 
     def kept(self, net: Localizer, batch: Batch, generator: torch.Generator) -> Tensor | None:
-        """How much of each place is left (b, 1, h, w), in [0, 1], where the strategy erases features; None where it does not.
+        """How much of each place is left (b, 1, h, w), in [0, 1], where features are erased; None where they are not.
 
-        For a look at the first batch: `net` is a copy in training mode, and no gradient is needed.
+        For a look at a batch: without gradients, on a net in training mode.
         """
-        return None
+        labels = batch.labels if batch.groups is None else batch.labels[batch.groups]
+        return net.head.kept(net.encode(batch.images), labels)
 
     def classified(self, prediction: Prediction, net: Localizer, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of image or bag logits, and what the head itself is trained on."""
