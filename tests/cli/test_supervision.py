@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from wsol.cli.config import Evaluate, Prepare, load_config
@@ -15,6 +16,7 @@ from wsol.cli.localize import localize
 from wsol.cli.prepare import prepare
 from wsol.cli.train import train
 from wsol.data import MapReader, read_manifest, read_masks
+from wsol.models import load_checkpoint
 
 SIDE = 64
 
@@ -55,7 +57,7 @@ def fitted(root, out, *, masks=None, parent=None, keep="b-cl", epochs=1, **model
 
 @pytest.mark.parametrize("role", ["train", "valpx"])
 def test_a_unet_from_masks_to_scores(line, role):
-    record = fitted(line, f"unet-{role}", masks=line / "k.parquet", strategy="unet", train_on=role, epochs=8, keep="last")
+    record = fitted(line, f"unet-{role}", masks=line / "k.parquet", strategy="unet", train_on=role, epochs=6, keep="last")
     rows = read_manifest(line / "m.parquet").rows(0, role)
     files = [s for s in rows["sample"] if read_masks(line / "k.parquet").kind(s) == "file"]
     assert record["masks"] == len(files) > 0
@@ -71,7 +73,7 @@ def test_a_unet_from_masks_to_scores(line, role):
         assert reader.read("native", reader.samples("native")[0]).array.shape == (32, 32)  # pixels, not the 4 x 4 class map
     key = {"dataset": "tiny", "model": "unet", "fold": 0, "seed": 0, "checkpoint": "last", "set": "fast", "split": "test"}
     evaluate(
-        Evaluate(bootstrap=5, scale="probability", threshold="fixed"), manifest=line / "m.parquet", masks=line / "k.parquet",
+        Evaluate(bootstrap=5, scale="probability", threshold="fixed", compare_scales=[], regions=False, boxes_px=0), manifest=line / "m.parquet", masks=line / "k.parquet",
         maps=line / f"{role}-test.h5", validation=line / f"{role}-valcl.h5", record=line / f"unet-{role}/run.json", key=key,
         scores=line / "scores.json", curves=line / "curves.parquet",
     )  # fmt: skip
@@ -116,3 +118,28 @@ def test_what_masks_cannot_be_had_for_is_said(line):
     assert load_config({**study, "prepare": {"name": "x", "source": "images"}}).models["unet"].train_on == "train"
     with pytest.raises(ValueError, match=r"models\.unet: strategy 'unet' learns from masks, which are read for images only"):
         load_config({**study, "prepare": {"name": "x", "source": "slides"}})
+
+
+@pytest.fixture(scope="module")
+def parent(line):
+    fitted(line, "parent", head="gap", head_options={})
+    return line / "parent/b-cl.safetensors"
+
+
+@pytest.mark.parametrize(("name", "head"), [("negev", "decoded"), ("f-cam", "decoded"), ("pixelcam", "pixel")])
+def test_seeds_of_a_parent_train_pixels(line, parent, name, head):
+    options = {"head": head, "head_options": {"width": 8} if head == "decoded" else {}, "strategy": name}
+    record = fitted(line, name, parent=parent, seeds="grad-cam", strategy_options={"empty_class": 0}, epochs=2, **options)
+    assert (record["supervision"], record["masks"]) == ("image label", 0)
+    first, last = load_checkpoint(parent).eval(), load_checkpoint(line / name / "b-cl.safetensors").eval()
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(first(images).logits, last(images).logits) == (name != "pixelcam")
+    if name != "pixelcam":  # accuracy ties in every epoch of a frozen classifier: the later decoder is kept
+        assert json.loads((line / name / "b-cl.json").read_text())["meta"]["epoch"] == 2
+
+
+def test_without_a_parent_there_are_no_seeds(line, parent):
+    with pytest.raises(ValueError, match="name it in `from`"):
+        fitted(line, "x", strategy="negev")
+    with pytest.raises(ValueError, match="Negev trains pixels and needs a head that has them"):
+        fitted(line, "x", strategy="negev", head="gap", head_options={}, parent=parent)

@@ -63,6 +63,10 @@ class PixelHead(Head):
         """What the base is trained on besides; a decoder is trained by a strategy."""
         return self.base.loss(prediction, labels)
 
+    def kept(self, f: Features, labels: Tensor) -> Tensor | None:
+        """What the base leaves of each cell."""
+        return self.base.kept(f, labels)
+
     def bag_state(self, tiles: Prediction) -> Tensor:
         """What the base reads of each tile."""
         return self.base.bag_state(tiles)
