@@ -36,7 +36,7 @@ class MaxMin(Strategy):
     the whole bag, since a tile of a tumor slide need not hold tumor.
 
     **What localizes** is the net's class map, as for every other net. M+ >= 0.5 where the min-max of the p-weighted map reaches
-    the threshold: evaluated per image on the scale `min-max`, a fixed threshold of 0.2 is the paper's 0.5 on M+ as far as the
+    the threshold: under min-max of each image, a fixed threshold of 0.2 is the paper's 0.5 on M+ as far as the
     net is sure of the class whose map is drawn.
 
     With `empty_class`, a class that has no foreground (normal tissue), the map is that of the other classes, sum_c p_c map_c with
@@ -46,7 +46,7 @@ class MaxMin(Strategy):
 
     Belharbi et al., "Deep Interpretable Classification and Weakly-Supervised Segmentation of Histology Images via Max-Min
     Uncertainty", IEEE TMI 2022. Defaults are the published ones for GlaS except `weight`: the published 1e-7 (on entropies in
-    bits) is there for comparison, but no gradient of that size moves a weight. Differences of the released code: min-max runs
+    bits) switches R off in effect, and 0.1 is ours, not tuned on histology. Differences of the released code: min-max runs
     over the whole batch (its comment calls that wrong), entropies are in bits, and on CAMELYON16 the loss is 10 H(y, p) +
     BCE (off by default) + psi_t(-|M+|) on tumor with a head of its own for the map: both masked terms are constant zeros. In the
     survey's repository every term but H(y, p) is multiplied by 0.
