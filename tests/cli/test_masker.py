@@ -15,7 +15,7 @@ from wsol.cli.plan import model_settings
 from wsol.cli.prepare import prepare
 from wsol.cli.train import train
 from wsol.data import MapReader, read_image
-from wsol.models import load_checkpoint
+from wsol.models import checkpoint_recipe, load_checkpoint
 
 SIDE = 64
 STUDY = {
@@ -69,6 +69,11 @@ def test_the_classifier_is_the_parents_to_the_bit(root):
     assert first["train_area"] == ""
     assert all(float(second[f"train_{name}"]) >= 0 for name in ("destroyed", "preserved", "area", "smooth"))
     assert first["valcl_loss"] == second["valcl_loss"]
+
+
+def test_where_all_epochs_classify_alike_the_last_is_kept(root):
+    """In the first the decoder has not learned a thing."""
+    assert checkpoint_recipe(root / "masker/b-cl.safetensors")[1]["epoch"] == 2
 
 
 def test_maps_on_disk_are_the_masks_of_the_stored_net(root):
