@@ -51,8 +51,8 @@ class Adl(Strategy):
 
     Choe and Shim, "Attention-based Dropout Layer for Weakly Supervised Object Localization", CVPR 2019. The released layers stand
     before, between and after the last two blocks of VGG16, that is after the last three stages here; drop_rate 0.75 and
-    threshold 0.9 are those of wsolevaluation (by the same first author), the survey of histology has 0.4 and 0.1. The threshold is meant
-    for features that are not negative: all stages of `resnet18`, the last one of `efficientnet_lite0`.
+    threshold 0.9 are those of wsolevaluation (by the same first author), the survey of histology has 0.4 and 0.1. The threshold
+    is meant for features that are not negative: all stages of `resnet18`, the last one of `efficientnet_lite0`.
     """
 
     paper = "https://arxiv.org/abs/1908.10028"
