@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from wsol.models import build_localizer
+from wsol.models import backbone_entry, build_localizer
 from wsol.models.weights import HUB, find_efficientnet_lite, load_weights
 
 CONVOLUTIONAL = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "resnet18", "resnet50", "densenet121"]
@@ -180,3 +181,11 @@ def cell_by_cell(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
     module.stride = (1, 1)
     if isinstance(module, nn.AvgPool2d):
         module.kernel_size = 1
+
+
+def test_a_model_of_timm_without_timm_says_how_to_get_it(monkeypatch):
+    assert backbone_entry("timm:resnet50") == "timm:NAME"
+    assert [backbone_entry(name) for name in ("timm:", "timm", "resnet50")] == ["timm:", "timm", "resnet50"]
+    monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not installed
+    with pytest.raises(RuntimeError, match=r"timm is not installed: `pip install wsol\[timm\]`"):
+        build_localizer("timm:resnet50", "gap", 2)

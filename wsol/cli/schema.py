@@ -70,7 +70,7 @@ class Model(Section):
     backbone: str = Field("efficientnet_lite0", description="`wsol list backbones`")
     head: str = Field("gap", description="`wsol list heads`")
     head_options: dict[str, Any] = Field(default_factory=dict, description="options of the head, e.g. {r: 5} for lse")
-    output_stride: Literal[16, 32] = Field(16, description="px per map cell; 16 removes the last stride")
+    output_stride: Literal[8, 16, 32] = Field(16, description="px per map cell; 16 removes the last stride, 8 the last two")
     weights: str | None = Field("imagenet", description="imagenet, a path to a state dict, or null for random weights")
     freeze_bn: bool = Field(True, description="keep batch-norm statistics: live ones do not follow in short fine-tuning")
     strategy: str = Field("classify", description="`wsol list strategies`")
