@@ -13,7 +13,7 @@ from torch.nn import functional
 from wsol._names import closest
 from wsol.models.heads.base import at_least_float32
 from wsol.models.heads.decoders import PixelHead
-from wsol.models.localizer import Features, Prediction
+from wsol.models.localizer import Features
 
 _FLOOR = 5e-4
 """Added to |a| and to |b|: the mask of a = b = 0 would be NaN. (The released iterative version adds 0.001 to the sum.)"""
@@ -85,10 +85,6 @@ class Masker(PixelHead):
 
     def decode(self, f: Features) -> None:
         """No pixels: a mask is of one class, which one has to ask for."""
-
-    def bag_state(self, tiles: Prediction) -> Tensor:
-        """That of `base`."""
-        return self.base.bag_state(tiles)
 
     def activity(self, f: Features, targets: Tensor) -> Tensor:
         """E_c . F(p) of each image's class `targets` int64 (b,): (b, h, w), float32 at least."""
