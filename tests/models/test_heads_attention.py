@@ -9,7 +9,9 @@ import torch
 
 from wsol.models import Features
 from wsol.models.heads.attention import AttentionMil, DeepMil
+from wsol.models.heads.decoders import Decoded
 from wsol.models.heads.linear import Gap, PooledFeatures
+from wsol.models.heads.masking import Masker
 
 
 def features(b=4, c=6, h=3, w=5, seed=0, dtype=torch.float64):
@@ -161,3 +163,15 @@ def test_the_default_map_of_a_sharp_attention_is_finite():
     p = net(features(dtype=torch.float32))
     assert torch.isfinite(p.maps).all()
     assert p.maps.max().item() == pytest.approx(math.log(15), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [Decoded, Masker])
+@pytest.mark.parametrize("base", ["attention-mil", "deep-mil"])
+def test_a_head_around_it_pools_bags_as_it_does(kind, base):
+    generator = torch.Generator().manual_seed(0)
+    stages = [torch.rand(4, c, s, s, generator=generator) for c, s in ((8, 16), (8, 8), (12, 4))]
+    f, groups, net = Features(tuple(stages)), torch.tensor([0, 1, 0, 1]), kind((8, 8, 12), 3, base=base).eval()
+    for p in net.base.attention.parameters():
+        torch.nn.init.normal_(p, generator=generator)
+    assert torch.equal(net(f, groups=groups).logits, net.base(f, groups=groups).logits)
+    assert not torch.allclose(net.base(f, groups=groups).logits, torch.stack([net(f).logits[i::2].mean(0) for i in (0, 1)]))
