@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wsol.cli.config import ConfigError, load_config
 from wsol.cli.plan import FLOORS, MAPS, RUN, model_settings, plan, source_options
-from wsol.training import MASKED
+from wsol.training import MASKED, criterion
 
 # Without --configfile the demo runs.
 if not config:
@@ -63,8 +63,15 @@ def parent_checkpoint(w):
 
 
 def training_masks(w):
-    """The masks, only for models that learn from them: no other training can open one."""
-    return f"{R}/prepare/{DATASET}/masks.parquet" if STUDY.models[w.model].strategy in MASKED else []
+    """The masks, only for models that learn from them and checkpoints chosen on some: no other training can open one."""
+    wanted = STUDY.models[w.model].strategy in MASKED or any(criterion(c).masks for c in STUDY.checkpoints)
+    return f"{R}/prepare/{DATASET}/masks.parquet" if wanted else []
+
+
+def selected_class():
+    """Checkpoints that look at maps look at those that are drawn later; the others do not ask."""
+    drawn = any(criterion(c).masks or criterion(c).source == "label-free" for c in STUDY.checkpoints)
+    return f"--map-class {STUDY.localize.map_class}" if drawn else ""
 
 
 def shuffled_checkpoint(w):

@@ -18,7 +18,8 @@ rule train:
         parent=lambda w, input: f"--parent {input.parent}" if input.get("parent") else "",
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
+        selection=selected_class(),
         out=lambda w, output: os.path.dirname(output.history),
     shell:
-        "wsol train --manifest {input.manifest} {params.tiles} {params.parent} {params.masks} --fold {wildcards.fold} --seed {wildcards.seed}"
+        "wsol train --manifest {input.manifest} {params.tiles} {params.parent} {params.masks} {params.selection} --fold {wildcards.fold} --seed {wildcards.seed}"
         " --settings {params.settings:q} --keep " + ",".join(STUDY.checkpoints) + " --threads {threads} --out {params.out} 2> {log}"

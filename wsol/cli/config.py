@@ -33,9 +33,9 @@ class Config(Section):
     checkpoints: list[Name] = Field(
         default=["b-cl"],
         min_length=1,
-        description="checkpoints to draw maps with: b-cl (validation labels), masks-N (N validation masks, e.g. masks-6), last; by "
-        "no label map-stability, rotation-stability, stain-stability, scale-consistency, seed-agreement; b-cl-survey (ties to the "
-        "last epoch)",
+        description="checkpoints to draw maps with: b-cl (validation labels; b-cl-survey: ties to the last epoch), last, masks-N "
+        "(N validation masks, as masks-6); without labels map-stability, rotation-stability, stain-stability, scale-consistency, "
+        "seed-agreement",
     )
     folds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="folds of the split")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="training seeds")

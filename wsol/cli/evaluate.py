@@ -14,6 +14,7 @@ from wsol.cli.classify import classification, clusters
 from wsol.cli.files import atomic, read_json, write_json
 from wsol.cli.job import Job, count
 from wsol.cli.regions import boxes, regions
+from wsol.cli.results import checkpoint_source
 from wsol.cli.schema import Evaluate
 from wsol.cli.scoring import BADGE, Scale
 from wsol.cli.tuning import Tuning, candidates, chosen_threshold
@@ -167,7 +168,7 @@ def _badges(job: Job, method: str, scale: Scale, threshold: Threshold, drawn: st
     made, run = job.made, job.run
     return Badges(
         supervision=f"masks ({run['masks']})" if method == "pixel-regression" else run["supervision"],
-        checkpoint={"b-cl": "validation labels (B-CL)"}.get(job.key["checkpoint"], job.key["checkpoint"]),
+        checkpoint=checkpoint_source(run, job.key["checkpoint"]),
         threshold=threshold.badge,
         map_class={"positive": "declared positive", "truth": "ground truth"}.get(made["map_class"], made["map_class"]),
         scale=BADGE[scale.kind],

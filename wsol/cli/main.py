@@ -12,7 +12,7 @@ from wsol import __version__
 from wsol.cli import besides, evaluation_verbs
 from wsol.cli.config import ConfigError, parse
 from wsol.cli.files import parse_yaml
-from wsol.cli.schema import Heatmap, Prepare, Section, Tile
+from wsol.cli.schema import Heatmap, MapClass, Prepare, Section, Tile
 
 app = typer.Typer(
     name="wsol",
@@ -88,11 +88,17 @@ def train_(
     seed: Annotated[int, typer.Option(help="seed of the run", min=0)] = 0,
     tiles: Annotated[Path | None, typer.Option(help="folder of tile tables (slide datasets)")] = None,
     parent: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
-    keep: Annotated[str, typer.Option(help="checkpoints to keep, with commas: b-cl, last, label-free")] = "b-cl",
+    keep: Annotated[
+        str, typer.Option(help="checkpoints to keep, with commas: see `checkpoints` in docs/configuration.md")
+    ] = "b-cl",
     threads: Threads = 1,
     masks: Annotated[
-        Path | None, typer.Option(help="masks.parquet, for a strategy that is supervised by masks", exists=True)
+        Path | None,
+        typer.Option(help="masks.parquet, for a strategy that is supervised by masks or a checkpoint masks-<n>", exists=True),
     ] = None,
+    map_class: Annotated[
+        MapClass, typer.Option(help="whose map is looked at by checkpoints that look at maps, as in localize.map_class")
+    ] = "positive",
 ) -> None:
     """Fit one localizer; a killed run goes on where it was.
 
@@ -111,6 +117,7 @@ def train_(
         keep=keep.split(","),
         threads=threads,
         masks=masks,
+        map_class=map_class,
     )
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from wsol._names import closest
 from wsol.cli.files import read_json
 from wsol.cli.foreign import Entry
+from wsol.cli.results import checkpoint_source
 
 if TYPE_CHECKING:
     from wsol.cli.scoring import Scale
@@ -172,11 +173,11 @@ def _told(made: Mapping[str, Any]) -> dict[str, str]:
     if made.get("model") == "floors":
         return dict(NONE)
     model = Path(str(made.get("model", "")))
-    checkpoints = {"b-cl": "validation labels (B-CL)", "label-free": "label-free", "last": "last"}
     record = model.with_name("run.json") if model.name else model
+    run = read_json(record) if record.is_file() else {}
     return {
-        "supervision": str(read_json(record)["supervision"]) if record.is_file() else "unknown",
-        "checkpoint": checkpoints.get(model.stem, "unknown"),
+        "supervision": str(run.get("supervision", "unknown")),
+        "checkpoint": checkpoint_source(run, model.stem),
         "map_class": classes.get(str(made.get("map_class")), "unknown"),
     }
 

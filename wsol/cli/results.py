@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,30 @@ def settings(scores: Iterable[dict[str, Any]], results: Path) -> dict[str, dict[
         if path.is_file():
             found[one["key"]["model"]] = read_json(path)["settings"]
     return found
+
+
+def kept(scores: Iterable[dict[str, Any]], results: Path) -> dict[tuple[str, int, int], dict[str, int]]:
+    """(model, fold, seed) -> checkpoint -> the epoch that it is, for the checkpoints that were scored."""
+    found: dict[tuple[str, int, int], dict[str, int]] = {}
+    for one in scores:
+        key = one["key"]
+        recipe = results / "train" / RUN.format(**key) / f"{key['checkpoint']}.json"
+        if recipe.is_file() and (epoch := read_json(recipe)["meta"].get("epoch")) is not None:
+            found.setdefault((key["model"], int(key["fold"]), int(key["seed"])), {})[key["checkpoint"]] = int(epoch)
+    return found
+
+
+def checkpoint_source(run: Mapping[str, Any], name: str) -> str:
+    """What chose a checkpoint, for its badge: as the record of its training says, else by the rule that its name stands for."""
+    from wsol.training import criterion
+
+    said = run.get("checkpoints", {}).get(name)
+    if said is not None or name == "none":
+        return str(said or name)
+    try:
+        return criterion(name).source
+    except ValueError:
+        return "unknown"
 
 
 def statuses(scores: Iterable[dict[str, Any]], results: Path) -> list[dict[str, Any]]:

@@ -97,10 +97,13 @@ class MapMethod(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="options of the method")
 
 
+MapClass = Literal["positive", "predicted", "truth"]
+
+
 class Localize(Section):
     """How maps are drawn."""
 
-    map_class: Literal["positive", "predicted", "truth"] = Field(
+    map_class: MapClass = Field(
         "positive", description="class whose map is drawn: the declared positive one, the predicted one, or the true one"
     )
     halo_px: int = Field(32, ge=0, description="context read around each tile of a slide, a multiple of the stride")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,14 @@ from wsol.cli.config import Model, Tile, Train, parse
 from wsol.cli.files import write_json
 from wsol.cli.supervision import Supervision, supervise
 from wsol.cli.teacher import inherit, seed_maps
+from wsol.cli.validation import validation
 
 if TYPE_CHECKING:
     import torch
 
-    from wsol.data import Batch, Manifest
+    from wsol.data import BagBatches, Batch, ImageBatches, Manifest
     from wsol.models import Localizer
+    from wsol.training import Criterion, Strategy
 
 
 def train(
@@ -32,6 +35,7 @@ def train(
     keep: list[str],
     threads: int,
     masks: Path | None = None,
+    map_class: str = "positive",
 ) -> None:
     """Fit one localizer. A killed run goes on where it was: run the same command again.
 
@@ -45,14 +49,16 @@ def train(
         parent: checkpoint whose weights the net starts from.
         keep: names of the checkpoints to write.
         threads: CPU threads.
-        masks: of `wsol prepare`; of training samples they are opened only for a strategy that is supervised by masks.
+        masks: of `wsol prepare`; of training samples they are opened only for a strategy that is supervised by masks,
+            of validation samples only for checkpoints `masks-<n>`.
+        map_class: whose map chooses epochs, as in `localize`.
     """
     import torch
 
     from wsol.data import read_manifest
     from wsol.models import load_checkpoint, save_checkpoint
     from wsol.tracking import file_hash, provenance
-    from wsol.training import CHECKPOINTS, bf16_pays, build_strategy, choose_device, clear_state, fit, strategy_options
+    from wsol.training import bf16_pays, choose_device, clear_state, fit
 
     torch.set_num_threads(threads)
     model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
@@ -63,17 +69,15 @@ def train(
     teacher = None if parent is None else load_checkpoint(parent)
     if teacher is not None:
         inherit(net, teacher, str(parent))
-    options = {"label_smoothing": how.label_smoothing, **model.strategy_options}
-    if "seeds" in strategy_options(model.strategy):
-        options["seeds"] = seed_maps(teacher, model.seeds, choose_device(how.device))
-    strategy = build_strategy(model.strategy, **options)
-    if strategy.needs_parent and teacher is None:
-        raise ValueError(
-            f"strategy {model.strategy!r} explains a classifier and leaves it as it is: name a trained model in `from` (--parent)"
-        )
+    strategy = _strategy(model, how, teacher)
     told = supervise(listing, fold, model, strategy.supervision, masks, seed)
-    batches, validate, steps = _streams(listing, told, how, tile, tiles, "label-free" in keep)
-    inputs = {"manifest": manifest, **({"masks": masks} if masks is not None and told.masks is not None else {})}
+    batches, fixed, steps = _streams(listing, told, how, tile, tiles)
+    criteria = _criteria(keep, strategy)
+    validate = validation(
+        listing, fold, told, fixed, criteria,
+        map_class=map_class, masks=masks, tiles=tiles, per_slide=4 * how.tiles_per_bag,
+    )  # fmt: skip
+    inputs = {"manifest": manifest} | ({"masks": masks} if masks and (told.masks is not None or validate.opened) else {})
     picture_batch(out / "batch.png", net, strategy, batches, listing.classes, seed)
     bf16 = bf16_pays(choose_device(how.device)) if how.bf16 == "auto" else how.bf16
     started = time.perf_counter()
@@ -83,18 +87,20 @@ def train(
         save_checkpoint(trained, out / f"{name}.safetensors", meta)
 
     history = fit(
-        net, strategy, batches, steps=steps, validate=validate, keep={name: CHECKPOINTS[name] for name in keep}, save=save,
+        net, strategy, batches, steps=steps, validate=validate, keep=criteria, save=save,
         epochs=how.epochs, lr=how.lr, head_lr_factor=how.head_lr_factor, weight_decay=how.weight_decay, warmup=how.warmup,
         ema=how.ema, bf16=bf16, channels_last=how.channels_last, device=how.device, seed=seed,
         state_path=out / ".state", history_path=out / "history.csv",
         fingerprint={
-            "settings": settings, "fold": fold, "parent": str(parent), **{k: file_hash(path) for k, path in inputs.items()}
+            "settings": settings, "fold": fold, "parent": str(parent), "map_class": map_class,
+            **{k: file_hash(path) for k, path in inputs.items()},
         },
     )  # fmt: skip
     record = {
         "model": settings.get("name", ""),
         "supervision": told.badge,
         "masks": told.count,
+        **validate.record(),
         "settings": settings,
         "epochs": len(history),
         "bf16": bf16,
@@ -104,6 +110,32 @@ def train(
     }
     write_json(out / "run.json", record)
     clear_state(out / ".state")
+
+
+def _strategy(model: Model, how: Train, teacher: Localizer | None) -> Strategy:
+    """The strategy of one model; the maps of its parent are its seeds, where it asks for some."""
+    from wsol.training import build_strategy, choose_device, strategy_options
+
+    options = {"label_smoothing": how.label_smoothing, **model.strategy_options}
+    if "seeds" in strategy_options(model.strategy):
+        options["seeds"] = seed_maps(teacher, model.seeds, choose_device(how.device))
+    strategy: Strategy = build_strategy(model.strategy, **options)
+    if strategy.needs_parent and teacher is None:
+        raise ValueError(
+            f"strategy {model.strategy!r} explains a classifier and leaves it as it is: name a trained model in `from` (--parent)"
+        )
+    return strategy
+
+
+def _criteria(keep: list[str], strategy: Strategy) -> dict[str, Criterion]:
+    """Which epoch is kept under each name.
+
+    A classifier that stays as it is says the same after every epoch, and what learns beside it learned most in the last.
+    """
+    from wsol.training import criterion
+
+    found = {name: criterion(name) for name in keep}
+    return {name: replace(one, later=one.later or strategy.needs_parent) for name, one in found.items()}
 
 
 def _build(model: Model, classes: int, seed: int) -> Localizer:
@@ -124,9 +156,9 @@ def _build(model: Model, classes: int, seed: int) -> Localizer:
 
 
 def _streams(
-    listing: Manifest, told: Supervision, how: Train, tile: Tile, tiles: Path | None, stability: bool
-) -> tuple[Callable[[int, torch.Generator], Iterable[Batch]], Callable[[Localizer], dict[str, float]], int]:
-    """(training batches by epoch, validation, steps per epoch): images one by one, or bags of tiles of slides."""
+    listing: Manifest, told: Supervision, how: Train, tile: Tile, tiles: Path | None
+) -> tuple[Callable[[int, torch.Generator], Iterable[Batch]], ImageBatches | BagBatches, int]:
+    """(training batches by epoch, validation batches, steps per epoch): images one by one, or bags of tiles of slides."""
     from wsol.data import BagBatches, ImageBatches, train_transform
 
     drawn: ImageBatches | BagBatches
@@ -146,45 +178,4 @@ def _streams(
     def batches(epoch: int, generator: torch.Generator) -> Iterable[Batch]:
         return drawn.epoch(generator)
 
-    def validate(net: Localizer) -> dict[str, float]:
-        # The same tiles after every epoch: the curve then shows the net, not the draw.
-        return _validation(net, fixed, stability)
-
-    return batches, validate, len(drawn)
-
-
-def _validation(net: Localizer, batches: Iterable[Batch], stability: bool) -> dict[str, float]:
-    """Accuracy and loss on the image or slide labels of the validation split; with `stability` the label-free criterion."""
-    import torch
-    from torch.nn import functional
-
-    from wsol.training import map_stability
-
-    device = next(net.parameters()).device
-    right = loss = 0.0
-    count = 0
-    images: list[torch.Tensor] = []
-    for batch in batches:
-        here = batch.to(device)
-        with torch.no_grad():
-            logits = net(here.images, groups=here.groups).logits.float()
-        loss += float(functional.cross_entropy(logits, here.labels, reduction="sum"))
-        right += int((logits.argmax(1) == here.labels).sum())
-        count += len(here.labels)
-        if stability:
-            height, width = (s // 32 * 32 for s in batch.images.shape[-2:])
-            images.append(here.images[:8, :, :height, :width])
-    if not count:
-        raise ValueError(
-            "the validation split (role valcl) has no samples; b-cl needs some: give the sample sheet a split column"
-        )
-    found = {"valcl_accuracy": right / count, "valcl_loss": loss / count}
-    if stability:
-
-        def maps(x: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                prediction = net(x)
-            return prediction.maps[torch.arange(len(x)), prediction.logits.argmax(1)]
-
-        found["map_stability"] = map_stability(maps, images)
-    return found
+    return batches, fixed, len(drawn)

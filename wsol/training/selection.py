@@ -14,8 +14,8 @@ What all of them are blind to, which every number chosen by them inherits:
 
 - *What* is stable. Any texture, lumen, fold or pen mark that is not linear in color scores like the lesion, and a filter of fine
   texture twice as high as the exact mask of a phantom. They can reject maps; they cannot prove one.
-- A right answer that *is* a color: where foreground is simply darker, the right map loses what color explains. Scores of different
-  data cannot be compared, only epochs on one set of images.
+- A right answer that *is* a color: where foreground is simply darker, the right map loses what color explains. Scores on other
+  images cannot be compared, only epochs on the same ones.
 - Sign and scale: a map and its negative score the same.
 - Untrained nets are functions of the image as well; early epochs are not always beaten by good ones.
 
