@@ -139,9 +139,7 @@ def to_cells(maps: torch.Tensor, side: int) -> torch.Tensor:
     return maps if maps.shape[-1] == side else functional.adaptive_avg_pool2d(maps[:, None], side)[:, 0]
 
 
-def draw(
-    net: Localizer, images: torch.Tensor, label: int | None, methods: list[dict[str, Any]]
-) -> tuple[Maps, torch.Tensor]:
+def draw(net: Localizer, images: torch.Tensor, label: int | None, methods: list[dict[str, Any]]) -> tuple[Maps, torch.Tensor]:
     """Maps by id, and logits: one encode for all methods. An id with options of its own is a method under its id."""
     import torch
 
