@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from wsol.cams import cam, cams, score_cams
 from wsol.cams.hiding import fill_color, probabilities
-from wsol.models import Features, build_localizer
+from wsol.models import Features, build_localizer, from_module
 
 
 def up(m, size=(40, 56)):
@@ -251,3 +251,47 @@ def test_options_out_of_range_are_refused(net, images):
     ):
         with pytest.raises(ValueError, match=message):
             cam(method, net, images, **options)
+
+
+def test_int8_is_the_same_map_in_fewer_digits(net, images, targets):
+    exact, short = (cam("score-cam", net, images, targets, int8=int8) for int8 in (False, True))
+    assert not torch.equal(exact, short)
+    close(short, exact, 0.03)
+    assert torch.equal(cam("score-cam", net, images, targets), exact)  # nothing stays behind
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("is-cam", {"n": 2, "weighting": "prob"}), ("abs-cam", {}), ("ss-cam", {"n": 2, "sigma": 0.1, "weighting": "prob"})],
+)
+def test_the_kin_take_int8_too(method, options, net, images, targets):
+    exact, short = (cam(method, net, images, targets, int8=int8, **options) for int8 in (False, True))
+    assert not torch.equal(exact, short)
+    close(short, exact, 0.05)
+
+
+def test_a_foreign_module_takes_int8_too(net, images, targets):
+    class Whole(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+            self.end = torch.nn.ReLU()
+
+        def forward(self, x):
+            for number in range(2):
+                x = net.backbone.stage(number, x)
+            x = self.end(net.backbone.stage(2, x))
+            return net.head(Features((x,))).logits
+
+    foreign = from_module(Whole(), "end", normalize=(0.5, 1.0), size=40)
+    short = cam("score-cam", foreign, images, targets, int8=True)
+    close(short, cam("score-cam", net, images, targets), 0.03)
+
+
+def test_int8_shares_no_pass_with_float32(net, images, targets):
+    options = {"a": {}, "b": {"int8": True}}
+    d = cams({"a": "score-cam", "b": "score-cam"}, net, images, targets, options=options)
+    assert torch.equal(d["a"], cam("score-cam", net, images, targets))
+    assert torch.equal(d["b"], cam("score-cam", net, images, targets, int8=True))
+    with pytest.raises(ValueError, match="bf16 and int8 exclude each other"):
+        cam("score-cam", net, images, targets, int8=True, bf16=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wsol.cams.sight import look, plain
-from wsol.models import Features, Localizer, Prediction
+from wsol.models import Features, Localizer, Prediction, Quantized
 
 Make = Callable[[slice], Tensor]
 """Rows of a batch too large to hold: a slice of row numbers -> those rows."""
@@ -22,6 +23,8 @@ For a CPU: small chunks stay in its caches and reuse their memory; above a last 
 """
 
 _WORKSPACE = 8  # a residual block holds about 4 tensors of its output's size, an inverted bottleneck 2 of 6 times its input's
+
+_SAMPLE = 8  # changed images, besides the batch, that show the ranges for int8
 
 
 class Affine(NamedTuple):
@@ -124,22 +127,27 @@ class Evidence:
         return self._run(make, count, row, lambda x: self._from_stage(number, x))
 
     @torch.no_grad()
-    def score(self, images: Tensor | Make, count: int | None = None, half: bool = False) -> Tensor:
+    def score(self, images: Tensor | Make, count: int | None = None, half: bool = False, int8: bool = False) -> Tensor:
         """Logits of changed images: the whole net on any number of them, in chunks that fit `budget`, without a graph.
 
         Args:
             images: (n, 3, H, W) in [0, 1]; or a function that makes the rows of a slice, of `count` rows in all.
             count: n, with a function.
             half: run the backbone in bfloat16 (the head stays float32).
+            int8: run its convolutions in 8 bits, see `Quantized`; their ranges are those of the batch and the first rows.
 
         Returns:
             float32 (n, k).
         """
         make, count = _maker(images, count)
         row = _bytes(self.features.stages) * _WORKSPACE
+        digits: AbstractContextManager[object] = nullcontext()
+        if int8 and count:
+            sample = torch.cat([self.pixels, make(slice(0, min(count, _SAMPLE)))]).contiguous(memory_format=torch.channels_last)
+            digits = Quantized(lambda: self.net.encode(sample))
 
         def run(x: Tensor) -> Prediction:
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=half), digits:
                 features = self.net.encode(x)
             return self._head(features)
 

@@ -18,6 +18,8 @@ Fill = Literal["mean", "black", "white"]
 
 FILLS = ("mean", "black", "white")
 
+Digits = Literal["float32", "bfloat16", "int8"]
+
 
 class Contrast(NamedTuple):
     """Of each channel resized to the image: the lowest and the highest value, (b, c) both."""
@@ -49,11 +51,12 @@ def scaled(m: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def through(
-    evidence: Evidence, features: Tensor, fill: Fill, bf16: bool, change: Callable[[Tensor], Tensor] | None = None
+    evidence: Evidence, features: Tensor, fill: Fill, digits: Digits, change: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """Logits of each image seen through each of its channels, float32 (b, c, k); NaN for channels without contrast.
 
-    `change` makes the masks (n, 1, H, W) into others. The masked images run channels last, which is faster and gives the same.
+    `change` makes the masks (n, 1, H, W) into others; `digits` is what the backbone computes in. The masked images run channels
+    last, which is faster and gives the same.
     """
     images = evidence.pixels
     size = images.shape[2:]
@@ -68,7 +71,7 @@ def through(
             masks = change(masks)
         return (color + masks * (images[o] - color)).contiguous(memory_format=torch.channels_last)
 
-    logits = evidence.score(make, len(owners), half=bf16)
+    logits = evidence.score(make, len(owners), half=digits == "bfloat16", int8=digits == "int8")
     every = logits.new_full((*features.shape[:2], logits.shape[1]), torch.nan)
     every[owners, channels] = logits
     return every
@@ -98,6 +101,13 @@ def checked_fill(fill: Fill) -> Fill:
     if fill not in FILLS:
         raise ValueError(closest("fill", fill, FILLS))
     return fill
+
+
+def checked_digits(bf16: bool, int8: bool) -> Digits:
+    """What the backbone computes in."""
+    if bf16 and int8:
+        raise ValueError("bf16 and int8 exclude each other: choose one")
+    return "bfloat16" if bf16 else "int8" if int8 else "float32"
 
 
 def probabilities(logits: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from wsol._names import closest
 from wsol.cams.base import Evidence, OneLayer
 from wsol.cams.evidence import BUDGET
-from wsol.cams.hiding import Fill, checked_fill, contrast, probabilities, scaled, through
+from wsol.cams.hiding import Digits, Fill, checked_digits, checked_fill, contrast, probabilities, scaled, through
 from wsol.cams.sight import look
 from wsol.models import Localizer
 
@@ -45,6 +45,12 @@ class ScoreCam(OneLayer):
     ten times as long. How much it changes depends on the net and the image: with EfficientNet-Lite0 and a linear head fitted on
     GlaS, the scaled maps of two images moved by 0.12 and 0.014 at most, and by 0.15 and 0.048 with "softmax_logit". Compare on
     your own net first.
+
+    `int8=True` runs its convolutions in 8 bits on a CPU, see `Quantized`: 1.4 to 1.6 times as quick on a processor with AVX2 alone,
+    calibration and masking included (the encode by itself 2.1 to 2.9 times). Ranges come from the images of the batch and their
+    first masks, so a map depends on its batch by a rounding. With EfficientNet-Lite0 trained on GlaS, four crops of 224 px, 256
+    random channels each: the scaled map moved by 0.002 to 0.020 at most, IoU at half its maximum 0.984 to 0.998; with
+    "softmax_logit", which magnifies what moves a logit, by up to 0.068, IoU 0.928 to 0.997.
     """
 
     needs_gradient = False
@@ -60,6 +66,7 @@ class ScoreCam(OneLayer):
         weighting: Weighting = "prob",
         fill: Fill = "mean",
         bf16: bool = False,
+        int8: bool = False,
     ) -> None:
         """`layers` holds the one stage to read, (-1,) without it; for the others see the class."""
         super().__init__(layers=layers)
@@ -67,7 +74,7 @@ class ScoreCam(OneLayer):
             raise ValueError(closest("weighting", weighting, ("prob", "softmax_logit")))
         self.weighting = weighting
         self.fill = checked_fill(fill)
-        self.bf16 = bf16
+        self.digits = checked_digits(bf16, int8)
 
     def maps(self, net: Localizer, evidence: Evidence) -> Tensor:
         """The target's map."""
@@ -83,7 +90,7 @@ class ScoreCam(OneLayer):
 
     def scores(self, evidence: Evidence) -> Tensor:
         """Probabilities or logits of the image through each channel, (b, c, k); NaN for channels without contrast."""
-        return self.said(_through_channels(evidence, self.layer, self.fill, self.bf16))
+        return self.said(_through_channels(evidence, self.layer, self.fill, self.digits))
 
     def said(self, logits: Tensor) -> Tensor:
         """What counts of logits (..., k)."""
@@ -109,9 +116,10 @@ class SsCam(ScoreCam):
         weighting: Weighting = "softmax_logit",
         fill: Fill = "mean",
         bf16: bool = False,
+        int8: bool = False,
     ) -> None:
         """`sigma` in units of the mask, whose contrast is 1; the others as for Score-CAM."""
-        super().__init__(layers=layers, weighting=weighting, fill=fill, bf16=bf16)
+        super().__init__(layers=layers, weighting=weighting, fill=fill, bf16=bf16, int8=int8)
         if n < 1 or sigma < 0:
             raise ValueError(f"n must be at least 1 and sigma at least 0; got n={n}, sigma={sigma}")
         self.n = n
@@ -126,7 +134,7 @@ class SsCam(ScoreCam):
             return lambda masks: masks + noise
 
         changes = (noisy() for _ in range(self.n))
-        return _mean(self.said(_through_channels(evidence, self.layer, self.fill, self.bf16, change)) for change in changes)
+        return _mean(self.said(_through_channels(evidence, self.layer, self.fill, self.digits, change)) for change in changes)
 
 
 class IsCam(ScoreCam):
@@ -148,9 +156,10 @@ class IsCam(ScoreCam):
         weighting: Weighting = "softmax_logit",
         fill: Fill = "mean",
         bf16: bool = False,
+        int8: bool = False,
     ) -> None:
         """`n` exposures along `path`; the others as for Score-CAM."""
-        super().__init__(layers=layers, weighting=weighting, fill=fill, bf16=bf16)
+        super().__init__(layers=layers, weighting=weighting, fill=fill, bf16=bf16, int8=int8)
         if n < 1:
             raise ValueError(f"n must be at least 1; got {n}")
         if path not in ("cumulative", "linear"):
@@ -160,7 +169,7 @@ class IsCam(ScoreCam):
     def scores(self, evidence: Evidence) -> Tensor:
         """Means over the exposures."""
         return _mean(
-            self.said(_through_channels(evidence, self.layer, self.fill, self.bf16, partial(mul, a))) for a in self.exposures
+            self.said(_through_channels(evidence, self.layer, self.fill, self.digits, partial(mul, a))) for a in self.exposures
         )
 
 
@@ -194,14 +203,15 @@ class AbsCam(OneLayer):
         mode: Literal["init", "final", "final_channelnorm", "final_single"] = "final",
         fill: Fill = "mean",
         bf16: bool = False,
+        int8: bool = False,
     ) -> None:
-        """`mode` as in the class; `fill` and `bf16` as for Score-CAM. Mode "init" needs no images."""
+        """`mode` as in the class; `fill`, `bf16`, `int8` as for Score-CAM. Mode "init" needs no images."""
         super().__init__(layers=layers)
         if mode not in _MODES:
             raise ValueError(closest("mode", mode, _MODES))
         self.mode = mode
         self.fill = checked_fill(fill)
-        self.bf16 = bf16
+        self.digits = checked_digits(bf16, int8)
         self.needs_images = mode != "init"
 
     def maps(self, net: Localizer, evidence: Evidence) -> Tensor:
@@ -223,9 +233,9 @@ class AbsCam(OneLayer):
     def _chance(self, evidence: Evidence, features: Tensor) -> Tensor:
         """p_k (b, c), 0 for channels without contrast."""
         if self.mode == "final_single":
-            logits = through(evidence, features, self.fill, self.bf16)
+            logits = through(evidence, features, self.fill, self.digits)
         else:
-            logits = _through_channels(evidence, self.layer, self.fill, self.bf16)
+            logits = _through_channels(evidence, self.layer, self.fill, self.digits)
         every = probabilities(logits).nan_to_num(nan=0.0)
         return every[torch.arange(len(every), device=every.device), :, evidence.targets]
 
@@ -253,15 +263,15 @@ def score_cams(net: Localizer, images: Tensor, *, budget: int = BUDGET, **option
 
 
 def _through_channels(
-    evidence: Evidence, layer: int, fill: Fill, bf16: bool, change: Callable[[Tensor], Tensor] | None = None
+    evidence: Evidence, layer: int, fill: Fill, digits: Digits, change: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """`through` the channels of a stage; what no change was made to is run once for all methods that read the evidence."""
     if change is not None:
-        return through(evidence, evidence.stage(layer), fill, bf16, change)
+        return through(evidence, evidence.stage(layer), fill, digits, change)
     known = _PLAIN.setdefault(evidence, {})
-    key = (evidence.net.stage_number(layer), fill, bf16)
+    key = (evidence.net.stage_number(layer), fill, digits)
     if key not in known:
-        known[key] = through(evidence, evidence.stage(layer), fill, bf16)
+        known[key] = through(evidence, evidence.stage(layer), fill, digits)
     return known[key]
 
 

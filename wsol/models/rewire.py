@@ -52,7 +52,7 @@ class _Rewired(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Called by torch in place of each of its functions."""
         kwargs = kwargs or {}
-        cap = _cap(func, args, kwargs)
+        cap = relu_cap(func, args, kwargs)
         if cap is None:
             return func(*args, **kwargs)
         self.met += 1
@@ -75,7 +75,7 @@ _IN_PLACE = {torch.relu_: 0, Tensor.relu_: 0, functional.hardtanh: 3}
 """Function -> which argument says `inplace`; 0 where the function always is."""
 
 
-def _cap(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+def relu_cap(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
     """Where the function stops rising, if it is a ReLU. `nn.ReLU6` calls hardtanh from 0 to 6."""
     if func is not functional.hardtanh:
         return _CAPS.get(func)
