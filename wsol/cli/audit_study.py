@@ -101,6 +101,7 @@ def _claims(one: dict[str, Any], results: Path | None) -> Iterable[Claim]:
             opened=(one.get("masks_opened") or {}).get("validation"),
             inputs=(one.get("provenance") or {}).get("inputs") or {},
             trained=record,
+            beside=tuple(facts.get("as_published") or ()),
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from wsol.evaluation import audit_maps, audit_masks, audit_records, audit_splits, audit_thresholds
+from wsol.evaluation import audit_maps, audit_masks, audit_published, audit_records, audit_splits, audit_thresholds
 from wsol.evaluation.findings import Audit, CannotTell, Finding, worst_first
 from wsol.evaluation.study import Study
 
@@ -61,6 +61,7 @@ CHECKS: dict[str, Check] = {
     "trivial-baselines": Check("Are the floors scored?", ("claims",), audit_records.trivial_baselines),
     "prevalence": Check("Is the chance level told?", ("claims",), audit_records.prevalence),
     "supervision": Check("Did training see what the badge says?", ("claims",), audit_records.supervision),
+    "as-published": Check("Is a known defect reproduced?", ("claims",), audit_published.as_published),
     "ledger": Check("Is every look at the test set recorded?", ("claims", "looks"), audit_records.ledger),
     "code-versions": Check("Are the numbers of one version?", ("claims",), audit_records.code_versions),
     "mixed-inputs": Check("Are the numbers of one manifest?", ("claims",), audit_records.mixed_inputs),

@@ -54,6 +54,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 always this package that applies it.
 """
 
+DEFECTS = ("mirrored-threshold", "test-threshold", "weight-row", "background-seeds", "wildcat-min")
+"""Defects of the published code that can be reproduced on purpose: what the badge `as_published` may name, with commas."""
+
 _SAID: dict[str, dict[str, str]] = {
     "supervision": {
         "none": "not trained",
@@ -114,6 +117,7 @@ class Badges:
         split_unit: what the split keeps together.
         drawn: whether a map saw its whole image.
         code: version of the code; "mixed" versions are to be said here too.
+        as_published: of `DEFECTS`, with commas: those that the number was made with on purpose; "" for none, as it should be.
 
     Raises:
         ValueError: a value that is not allowed; the message names the nearest one.
@@ -127,6 +131,7 @@ class Badges:
     split_unit: str
     drawn: str
     code: str
+    as_published: str = ""
 
     def __post_init__(self) -> None:
         for name, allowed in ALLOWED.items():
@@ -135,10 +140,13 @@ class Badges:
                 raise ValueError(closest(f"{name} badge", str(value), allowed))
         if not isinstance(self.code, str) or not self.code:
             raise ValueError(f"the code badge must name a version, got {self.code!r}")
+        for name in self.as_published.split(", ") if self.as_published else ():
+            if name not in DEFECTS:
+                raise ValueError(closest("as_published badge", name, DEFECTS))
 
     def to_dict(self) -> dict[str, str]:
-        """All badges by name, for a JSON file."""
-        return asdict(self)
+        """All badges by name, for a JSON file; `as_published` only where there is a defect."""
+        return {name: value for name, value in asdict(self).items() if value}
 
     @classmethod
     def from_dict(cls, badges: Mapping[str, Any]) -> Badges:
@@ -151,7 +159,7 @@ class Badges:
         for name in badges:
             if name not in known:
                 raise ValueError(closest("badge", name, known))
-        if missing := [name for name in known if name not in badges]:
+        if missing := [name for name in known if name not in badges and name != "as_published"]:
             raise ValueError(f"badges missing: {', '.join(missing)}")
         return cls(**badges)
 
@@ -163,5 +171,7 @@ class Badges:
             number = re.search(r"(?<![A-Za-z0-9])[1-9][0-9]*(?![A-Za-z0-9])", value)
             text = said.get(_pattern(value), said.get("", ""))
             parts.append(text.format(value=value, n=number.group() if number else ""))
+        if self.as_published:
+            parts.insert(0, f"AS PUBLISHED, with a known defect: {self.as_published}")
         line = "; ".join([*parts, f"code {self.code}"]) + "."
         return line[0].upper() + line[1:]

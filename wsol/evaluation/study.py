@@ -63,6 +63,7 @@ class Claim:
         opened: validation masks that were opened; None unknown.
         inputs: name of an input file -> hash of its content.
         trained: what the record of training says (supervision, masks, manifest); {} unknown.
+        beside: defects of the published code that were reproduced beside the result.
     """
 
     run: str
@@ -81,6 +82,7 @@ class Claim:
     opened: int | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
     trained: Mapping[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
