@@ -72,8 +72,9 @@ def test_a_unet_from_masks_to_scores(line, role):
     with MapReader(line / f"{role}-test.h5") as reader:
         assert reader.read("native", reader.samples("native")[0]).array.shape == (32, 32)  # pixels, not the 4 x 4 class map
     key = {"dataset": "tiny", "model": "unet", "fold": 0, "seed": 0, "checkpoint": "last", "set": "fast", "split": "test"}
+    settings = Evaluate(bootstrap=5, scale="probability", threshold="fixed", compare_scales=[], regions=False, boxes_px=0)
     evaluate(
-        Evaluate(bootstrap=5, scale="probability", threshold="fixed", compare_scales=[], regions=False, boxes_px=0), manifest=line / "m.parquet", masks=line / "k.parquet",
+        settings, manifest=line / "m.parquet", masks=line / "k.parquet",
         maps=line / f"{role}-test.h5", validation=line / f"{role}-valcl.h5", record=line / f"unet-{role}/run.json", key=key,
         scores=line / "scores.json", curves=line / "curves.parquet",
     )  # fmt: skip

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from wsol.evaluation import examine
+
 clean = SimpleNamespace(**run_path(str(Path(__file__).with_name("clean_study.py"))))
 but, claim, CLEAN, CLAIM, INPUTS, LOOKS, found, checks_of = attrgetter(
     "but", "claim", "CLEAN", "CLAIM", "INPUTS", "LOOKS", "found", "checks_of"
@@ -78,3 +80,11 @@ def test_each_sin_is_found_and_no_other(sin):
 
 def test_every_check_has_a_sin():
     assert {sin[0] for sin in SINS} == checks_of("records")
+
+
+@pytest.mark.parametrize(("role", "said"), [("valpx", True), ("train", False)])
+def test_a_model_trained_on_the_masks_of_its_threshold_is_told_apart(role, said):
+    trained = {"supervision": "masks (2)", "masks": 2, "train_on": role, "manifest": "1" * 16}
+    audit = examine(but(claims=claim({"supervision": "masks (2)"}, trained=trained)))
+    texts = [f.text for f in audit if f.check == "supervision"]
+    assert texts == (["fitted on the masks that chose its threshold too: cam (gap, b-cl, fast, fold 0, seed 0)"] if said else [])

@@ -67,7 +67,7 @@ def supervision(e: Study) -> list[Finding]:
         if masks and weak and (not c.floor or c.method == "pixel-regression"):
             text = f"trained on {counted(masks, 'mask')} by its record, but the badge says {said!r}"
             found.setdefault(("error", text), []).append(c.name)
-        elif c.floor and not weak and c.source == "validation masks":
+        elif not weak and c.source == "validation masks" and (c.floor or c.trained.get("train_on") == "valpx"):
             text = "fitted on the masks that chose its threshold too"
             found.setdefault(("note", text), []).append(c.name)
         elif not c.floor and weak and said != c.trained.get("supervision"):
