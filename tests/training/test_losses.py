@@ -20,24 +20,34 @@ def test_closed_form_of_two_equal_logits():
 
 def test_agrees_with_torch_where_the_definitions_agree():
     logits, labels = logits_and_labels()
-    weights = [0.5, 2.0, 3.0]
-    for smoothing, w in ((0.0, None), (0.2, None), (0.0, weights)):
-        reference = functional.cross_entropy(logits, labels, None if w is None else torch.tensor(w), label_smoothing=smoothing)
-        assert cross_entropy(logits, labels, label_smoothing=smoothing, class_weights=w).item() == pytest.approx(
-            reference.item(), 1e-6
-        )
+    for smoothing in (0.0, 0.2):
+        reference = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        assert cross_entropy(logits, labels, label_smoothing=smoothing).item() == pytest.approx(reference.item(), 1e-6)
+    w = [0.5, 2.0, 3.0]
+    reference = functional.cross_entropy(logits, labels, torch.tensor(w), reduction="sum") / len(labels)
+    assert cross_entropy(logits, labels, class_weights=w).item() == pytest.approx(reference.item(), 1e-6)
 
 
 def test_weighted_and_smoothed_equals_the_slow_formula():
     logits, labels = logits_and_labels(1)
     w, s, k = [0.5, 2.0, 3.0], 0.3, 3
-    top = bottom = 0.0
+    total = 0.0
     for row, y in zip(logits.double().tolist(), labels.tolist(), strict=True):
         norm = math.log(sum(math.exp(z) for z in row))
         q = [(1 - s) * (c == y) + s / k for c in range(k)]
-        top += w[y] * sum(-q[c] * (row[c] - norm) for c in range(k))
-        bottom += w[y]
-    assert cross_entropy(logits, labels, label_smoothing=s, class_weights=w).item() == pytest.approx(top / bottom, 1e-5)
+        total += w[y] * sum(-q[c] * (row[c] - norm) for c in range(k))
+    assert cross_entropy(logits, labels, label_smoothing=s, class_weights=w).item() == pytest.approx(total / len(labels), 1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 8])
+def test_balanced_weights_balance_batches_of_any_size(size):
+    """Six of class 0, two of class 1, in batches of `size`: the mean loss is the mean over classes of their mean losses."""
+    logits, _ = logits_and_labels(n=8, k=2)
+    labels = torch.tensor([0, 0, 1, 0, 0, 0, 1, 0])
+    weights = balanced_weights(labels.tolist(), 2)
+    parts = [cross_entropy(z, y, class_weights=weights) for z, y in zip(logits.split(size), labels.split(size), strict=True)]
+    apart = [functional.cross_entropy(logits[labels == c], labels[labels == c]) for c in (0, 1)]
+    assert torch.stack(parts).mean().item() == pytest.approx(torch.stack(apart).mean().item(), 1e-6)
 
 
 def test_half_precision_logits_are_lifted():

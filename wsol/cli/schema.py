@@ -51,6 +51,10 @@ class Train(Section):
     head_lr_factor: float = Field(10.0, gt=0, description="the head learns this many times faster")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW weight decay, not on norms and biases")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps spent warming up, before the cosine")
+    balance: Literal["none", "sampler", "loss"] = Field(
+        "none",
+        description="sampler: rarer classes are drawn as often as the most frequent one; loss: weighed n / (k * n_c)",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the cross-entropy")
     color_jitter: float = Field(0.1, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
     stain_jitter: float = Field(

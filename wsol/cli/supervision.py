@@ -48,6 +48,7 @@ def supervise(listing: Manifest, fold: int, model: Model, kind: str, masks: Path
         ValueError: labels of one class only; or for "masks" no table, slides, shuffled labels, or no mask file.
     """
     from wsol.data import require_two_classes
+    from wsol.training import INHERITED
 
     rows, checked = listing.rows(fold, model.train_on), listing.rows(fold, "valcl")
     checked = checked[~checked["sample"].isin(rows["sample"])].reset_index(drop=True)  # valpx lies within valcl
@@ -55,8 +56,10 @@ def supervise(listing: Manifest, fold: int, model: Model, kind: str, masks: Path
         return _masked(listing, rows, checked, model, masks)
     require_two_classes(rows)
     badge = f"{listing.kind.removesuffix('s')} label"
+    if model.strategy in INHERITED and listing.kind == "images":
+        raise ValueError(f"strategy {model.strategy!r} gives tiles the label of their slide; for images take classify")
     if not model.shuffle_labels:
-        return Supervision(rows, checked, None, badge, 0)
+        return Supervision(rows, checked, None, badge + " (inherited by tiles)" * (model.strategy in INHERITED), 0)
     return Supervision(shuffled(rows, seed), checked, None, f"shuffled {badge}", 0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ def train(
     from wsol.data import read_manifest
     from wsol.models import load_checkpoint, save_checkpoint
     from wsol.tracking import file_hash, provenance
-    from wsol.training import bf16_pays, choose_device, clear_state, fit
+    from wsol.training import MASKED, bf16_pays, choose_device, clear_state, fit
 
     torch.set_num_threads(threads)
     model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
@@ -69,15 +69,19 @@ def train(
     teacher = None if parent is None else load_checkpoint(parent)
     if teacher is not None:
         inherit(net, teacher, str(parent))
-    strategy = _strategy(model, how, teacher)
-    told = supervise(listing, fold, model, strategy.supervision, masks, seed)
-    batches, fixed, steps = _streams(listing, told, how, tile, tiles)
+    told = supervise(listing, fold, model, "masks" if model.strategy in MASKED else "labels", masks, seed)
+    drawn, fixed = _streams(listing, told, how, tile, tiles)
+    strategy = _strategy(model, how, teacher, _class_weights(how, drawn, len(listing.classes)))
     criteria = _criteria(keep, strategy)
     validate = validation(
         listing, fold, told, fixed, criteria,
         map_class=map_class, masks=masks, tiles=tiles, per_slide=4 * how.tiles_per_bag,
     )  # fmt: skip
     inputs = {"manifest": manifest} | ({"masks": masks} if masks and (told.masks is not None or validate.opened) else {})
+
+    def batches(epoch: int, generator: torch.Generator) -> Iterable[Batch]:
+        return drawn.epoch(generator)
+
     picture_batch(out / "batch.png", net, strategy, batches, listing.classes, seed)
     bf16 = bf16_pays(choose_device(how.device)) if how.bf16 == "auto" else how.bf16
     started = time.perf_counter()
@@ -87,7 +91,7 @@ def train(
         save_checkpoint(trained, out / f"{name}.safetensors", meta)
 
     history = fit(
-        net, strategy, batches, steps=steps, validate=validate, keep=criteria, save=save,
+        net, strategy, batches, steps=len(drawn), validate=validate, keep=criteria, save=save,
         epochs=how.epochs, lr=how.lr, head_lr_factor=how.head_lr_factor, weight_decay=how.weight_decay, warmup=how.warmup,
         ema=how.ema, bf16=bf16, channels_last=how.channels_last, device=how.device, seed=seed,
         state_path=out / ".state", history_path=out / "history.csv",
@@ -112,11 +116,18 @@ def train(
     clear_state(out / ".state")
 
 
-def _strategy(model: Model, how: Train, teacher: Localizer | None) -> Strategy:
+def _strategy(model: Model, how: Train, teacher: Localizer | None, class_weights: list[float] | None) -> Strategy:
     """The strategy of one model; the maps of its parent are its seeds, where it asks for some."""
     from wsol.training import build_strategy, choose_device, strategy_options
 
     options = {"label_smoothing": how.label_smoothing, **model.strategy_options}
+    if class_weights is not None:
+        if "class_weights" not in strategy_options(model.strategy) or "class_weights" in options:
+            raise ValueError(
+                f"balance: loss sets the class_weights of strategy {model.strategy!r}, which has none or was given some; take "
+                "balance: sampler, or none"
+            )
+        options["class_weights"] = class_weights
     if "seeds" in strategy_options(model.strategy):
         options["seeds"] = seed_maps(teacher, model.seeds, choose_device(how.device))
     strategy: Strategy = build_strategy(model.strategy, **options)
@@ -125,6 +136,13 @@ def _strategy(model: Model, how: Train, teacher: Localizer | None) -> Strategy:
             f"strategy {model.strategy!r} explains a classifier and leaves it as it is: name a trained model in `from` (--parent)"
         )
     return strategy
+
+
+def _class_weights(how: Train, drawn: ImageBatches | BagBatches, classes: int) -> list[float] | None:
+    """Weights by which the loss balances the classes of what is drawn (slides without a tile are not), where it does."""
+    from wsol.training import balanced_weights
+
+    return balanced_weights(drawn.rows["label"].tolist(), classes) if how.balance == "loss" else None
 
 
 def _criteria(keep: list[str], strategy: Strategy) -> dict[str, Criterion]:
@@ -157,25 +175,24 @@ def _build(model: Model, classes: int, seed: int) -> Localizer:
 
 def _streams(
     listing: Manifest, told: Supervision, how: Train, tile: Tile, tiles: Path | None
-) -> tuple[Callable[[int, torch.Generator], Iterable[Batch]], ImageBatches | BagBatches, int]:
-    """(training batches by epoch, validation batches, steps per epoch): images one by one, or bags of tiles of slides."""
+) -> tuple[ImageBatches | BagBatches, ImageBatches | BagBatches]:
+    """Batches of training and of validation: images one by one, or bags of tiles of slides."""
     from wsol.data import BagBatches, ImageBatches, train_transform
 
+    balanced = how.balance == "sampler"
     drawn: ImageBatches | BagBatches
     fixed: ImageBatches | BagBatches
     if listing.kind == "slides":
         if tiles is None:
             raise ValueError("--tiles is needed: the folder of tile tables that `wsol tile` wrote for these slides")
         augment = train_transform(None, color=how.color_jitter, stain_jitter=how.stain_jitter)
-        count = {"bags": how.batch_size, "tiles_per_bag": how.tiles_per_bag, "repeats": how.repeats}
+        count = {"bags": how.batch_size, "tiles_per_bag": how.tiles_per_bag, "repeats": how.repeats, "balanced": balanced}
         drawn = BagBatches(told.rows, tiles, transform=augment, **count)
         fixed = BagBatches(told.checked, tiles, bags=1, tiles_per_bag=4 * how.tiles_per_bag)
     else:
         augment = train_transform(how.crop, color=how.color_jitter, stain_jitter=how.stain_jitter)
-        drawn = ImageBatches(told.rows, batch_size=how.batch_size, repeats=how.repeats, transform=augment, masks=told.masks)
+        drawn = ImageBatches(
+            told.rows, batch_size=how.batch_size, repeats=how.repeats, balanced=balanced, transform=augment, masks=told.masks
+        )
         fixed = ImageBatches(told.checked, batch_size=1)
-
-    def batches(epoch: int, generator: torch.Generator) -> Iterable[Batch]:
-        return drawn.epoch(generator)
-
-    return batches, fixed, len(drawn)
+    return drawn, fixed

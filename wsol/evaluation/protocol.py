@@ -16,6 +16,7 @@ from wsol._names import closest
 ALLOWED: dict[str, tuple[str, ...]] = {
     "supervision": (
         "slide label",
+        "slide label (inherited by tiles)",
         "image label",
         "tile label from annotation",
         "masks (n)",
@@ -62,6 +63,7 @@ _SAID: dict[str, dict[str, str]] = {
         "none": "not trained",
         "unknown": "trained in an unknown way",
         "masks (n)": "trained on {n} masks",
+        "slide label (inherited by tiles)": "trained on slide labels that every tile inherits",
         "": "trained on {value}s",
     },
     "checkpoint": {

@@ -57,6 +57,7 @@ _WHERE = {
 
 STRATEGIES = {
     "classify": "strategies.classify:Classify",
+    "inherit": "strategies.inherit:Inherit",
     "has": "strategies.has:HideAndSeek",
     "cutmix": "strategies.cutmix:CutMix",
     "adl": "strategies.adl:Adl",
@@ -72,6 +73,9 @@ STRATEGIES = {
 MASKED = ("unet",)
 """Strategies whose `supervision` is masks: what a study has to open can be told without torch."""
 
-__all__ = ["MASKED", "STRATEGIES", *_WHERE]
+INHERITED = ("inherit",)
+"""Strategies that give every tile the label of its slide: a caution that a study can tell without torch."""
+
+__all__ = ["INHERITED", "MASKED", "STRATEGIES", *_WHERE]
 
 __getattr__, __dir__ = lazy(__name__, _WHERE)

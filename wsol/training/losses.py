@@ -11,11 +11,12 @@ from torch import Tensor
 def cross_entropy(
     logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy ``sum_i w[y_i] * (-sum_c q_ic log p_ic) / sum_i w[y_i]`` with ``q = (1 - s) * onehot + s / k``.
+    """Cross-entropy ``1/n sum_i w[y_i] * (-sum_c q_ic log p_ic)`` with ``q = (1 - s) * onehot + s / k``.
 
     A weight belongs to the sample's own class and multiplies its whole loss. (`torch.nn.functional.cross_entropy` weighs the
-    smoothed classes one by one, so that a rare class is pushed up even by samples of the other; the two agree when either
-    option is off.)
+    smoothed classes one by one, so that a rare class is pushed up even by samples of the other; and it divides by the sum of the
+    weights in the batch, so that in a batch of one class, as a bag or two often are, they have no effect. Without weights the
+    two agree.)
 
     Args:
         logits: (n, k).
@@ -44,7 +45,7 @@ def cross_entropy(
     weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits.device)
     if weights.shape != (classes,) or not bool((weights > 0).all()):
         raise ValueError(f"class_weights must be {classes} positive numbers, one per class; got {weights.tolist()}")
-    return (weights[labels] * loss).sum() / weights[labels].sum()
+    return (weights[labels] * loss).mean()
 
 
 def balanced_weights(labels: Sequence[int], classes: int) -> list[float]:
