@@ -161,7 +161,10 @@ def gradient(scene: Scene, found: dict[str, Any], rounds: int) -> None:
 
 def score(scene: Scene, found: dict[str, Any], rounds: int) -> None:
     """Score-CAM: one forward per channel."""
-    work: dict[str, Callable[[], Any]] = {"ours": lambda: scene.ours("score-cam", weighting="softmax_logit")}
+    work: dict[str, Callable[[], Any]] = {
+        "ours": lambda: scene.ours("score-cam", weighting="softmax_logit"),
+        "int8": lambda: scene.ours("score-cam", weighting="softmax_logit", int8=True),
+    }
     if bfloat16():
         work["half"] = lambda: scene.ours("score-cam", weighting="softmax_logit", bf16=True)
     if "grad-cam" in found:
@@ -173,6 +176,8 @@ def score(scene: Scene, found: dict[str, Any], rounds: int) -> None:
     known = [name for name in ("grad-cam", "torchcam") if name in best]
     for name in known:
         say(f"Score-CAM in float32 against {name}", best[name] / best["ours"], "none", f"{gap:.0e} from the definition")
+    if known:
+        say("in int8 against the best peer", min(best[name] for name in known) / best["int8"], "4 with VNNI")
     if known and bfloat16():
         gap = float((work["half"]() - work["ours"]()).abs().max())
         agreement = f"scaled maps {gap:.3f} apart, which says little on random weights: see ScoreCam"
