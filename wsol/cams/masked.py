@@ -48,9 +48,9 @@ class ScoreCam(OneLayer):
 
     `int8=True` runs its convolutions in 8 bits on a CPU, see `Quantized`: with AVX2 alone 1.4 to 1.6 times as quick, calibration
     and masking included (the encode by itself 2.1 to 2.9 times). Ranges come from the images of the batch and their first masks,
-    so a map depends on its batch by a rounding. With EfficientNet-Lite0 trained on GlaS, four crops of 224 px, 256 random channels
-    each: the scaled map moved by 0.002 to 0.020 at most, IoU at half its maximum 0.984 to 0.998; with "softmax_logit", which
-    magnifies what moves a logit, by up to 0.068, IoU 0.928 to 0.997.
+    so a map depends on its batch by a rounding. With EfficientNet-Lite0 trained on GlaS, on crops of 224 px of four images, 256
+    random channels each, the scaled map moved by 0.002 to 0.020 at most, IoU at half its maximum 0.984 to 0.998; with
+    "softmax_logit", which magnifies what moves a logit, by up to 0.068, IoU 0.928 to 0.997.
     """
 
     needs_gradient = False
