@@ -112,7 +112,8 @@ def _record(key: dict[str, Any], results: Path) -> dict[str, Any]:
         return {}
     run = read_json(path)
     manifest = ((run.get("provenance") or {}).get("inputs") or {}).get("manifest")
-    return {"supervision": run.get("supervision"), "masks": run.get("masks"), "manifest": manifest}
+    train_on = (run.get("settings") or {}).get("train_on")
+    return {"supervision": run.get("supervision"), "masks": run.get("masks"), "train_on": train_on, "manifest": manifest}
 
 
 def _maps(listing: Manifest, scores: list[dict[str, Any]], results: Path, limit: int) -> list[MapFacts] | None:
