@@ -82,6 +82,35 @@ def test_sizes_that_differ_make_batches_of_their_own(picture, rows):
     assert square.images.shape == (4, 3, 5, 5)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_shares_of_processes_are_together_the_batches_of_one(images, slides, count):
+    """Seven images in batches of 3, the last of one: a third process has none of it."""
+    rows, tables = slides
+    loaders = [
+        ImageBatches(images, batch_size=3, transform=train_transform(6)),
+        BagBatches(rows[:2], tables, bags=2, tiles_per_bag=5, repeats=3, transform=train_transform(None)),
+    ]
+    for loader in loaders:
+        shares = [list(loader.epoch(generator(1), (rank, count))) for rank in range(count)]
+        for whole, *parts in zip(loader.epoch(generator(1)), *shares, strict=True):
+            assert [parts[i % count].samples[i // count] for i in range(len(whole))] == whole.samples
+            pixels = {n: p.images[i] if p.groups is None else p.images[p.groups == i]
+                      for p in parts for i, n in enumerate(p.samples)}  # fmt: skip
+            for i, name in enumerate(whole.samples):
+                own = whole.images[i] if whole.groups is None else whole.images[whole.groups == i]
+                if whole.samples.count(name) == 1:
+                    assert torch.equal(pixels[name], own)
+            assert sum(map(len, parts)) == len(whole)
+    with pytest.raises(ValueError, match=r"share is \(rank, count\) with rank in 0..count - 1; got \(2, 2\)"):
+        next(loaders[0].epoch(generator(), (2, 2)))
+
+
+def test_processes_need_images_of_one_size(picture, rows):
+    table = rows([picture(f"i{i}.png", shape=(8, 9) if i % 4 > 1 else (6, 6)) for i in range(4)])
+    with pytest.raises(ValueError, match=r"several processes need images of one size, got \[\(6, 6\), \(8, 9\)\]; crop them"):
+        list(ImageBatches(table, batch_size=4).epoch(None, (0, 2)))
+
+
 def test_repeats_balance_and_length(images):
     loader = ImageBatches(images, batch_size=4, generator=generator(), repeats=2, balanced=True)
     assert len(loader) == 5

@@ -25,11 +25,7 @@ class Batch:
     groups: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.shape[1] != 3 or not self.images.is_floating_point():
-            raise ValueError(
-                f"images: float (b, 3, H, W) expected, got {self.images.dtype} {tuple(self.images.shape)}; see "
-                f"wsol.data.to_tensor"
-            )
+        self._check_images()
         if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
             raise ValueError(f"labels: int64 (n,) expected, got {self.labels.dtype} {tuple(self.labels.shape)}")
         if len(self.samples) != len(self.labels):
@@ -48,9 +44,21 @@ class Batch:
                 f"{self.groups.unique().tolist()}"
             )
 
+    def _check_images(self) -> None:
+        if self.images.ndim != 4 or self.images.shape[1] != 3 or not self.images.is_floating_point():
+            raise ValueError(
+                f"images: float (b, 3, H, W) expected, got {self.images.dtype} {tuple(self.images.shape)}; see "
+                f"wsol.data.to_tensor"
+            )
+
     def __len__(self) -> int:
         """The number of labels: images, or bags."""
         return len(self.labels)
+
+    @classmethod
+    def empty(cls) -> Batch:
+        """No image: the share of a process for which a small batch has nothing left."""
+        return Batch(torch.zeros(0, 3, 1, 1), torch.zeros(0, dtype=torch.int64), [])
 
     def to(self, device: str | torch.device, **options: Any) -> Batch:
         """The same batch with its tensors on `device`; `options` go to `torch.Tensor.to` (e.g. non_blocking=True)."""
@@ -73,3 +81,12 @@ class MaskedBatch(Batch):
         expected = (len(self.images), *self.images.shape[2:])
         if self.masks.shape != expected or self.masks.dtype != torch.bool:
             raise ValueError(f"masks: bool {expected} expected, got {self.masks.dtype} {tuple(self.masks.shape)}")
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedBatch(Batch):
+    """A batch that a backbone has seen before: `images` are float features (b, c, h, w) of its last stage."""
+
+    def _check_images(self) -> None:
+        if self.images.ndim != 4 or not self.images.is_floating_point():
+            raise ValueError(f"features: float (b, c, h, w) expected, got {self.images.dtype} {tuple(self.images.shape)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TypeVar
@@ -48,6 +48,18 @@ def seeds(count: int, generator: torch.Generator | None) -> list[int]:
     if generator is None:
         return list(range(count))
     return [int(s) for s in torch.randint(2**63 - 1, (count,), generator=generator)]
+
+
+def shared(draws: Sequence[T], size: int, share: tuple[int, int]) -> list[Sequence[T]]:
+    """What of each batch of `size` draws falls to the process `share` = (rank, count).
+
+    All processes get as many batches, and those of one number together are the batch that a process alone, (0, 1), gets. A batch
+    that is smaller than `count` leaves nothing for some.
+    """
+    rank, count = share
+    if not 0 <= rank < count:
+        raise ValueError(f"share is (rank, count) with rank in 0..count - 1; got {share}")
+    return [draws[i : i + size][rank::count] for i in range(0, len(draws), size)]
 
 
 class PixelCache:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from wsol.data.batches import Batch, MaskedBatch
-from wsol.data.feed import PixelCache, epoch_order, seeds, work_ahead
+from wsol.data.feed import PixelCache, epoch_order, seeds, shared, work_ahead
 from wsol.data.pixels import image_shape, read_image
 from wsol.data.transforms import Augmentation, Mask, Transform, to_tensor
 from wsol.slides import Box, Slide, open_slide
@@ -79,15 +79,21 @@ class ImageBatches:
     def __iter__(self) -> Iterator[Batch]:
         return self.epoch(self.generator)
 
-    def epoch(self, generator: torch.Generator | None) -> Iterator[Batch]:
-        """One epoch drawn by `generator` instead of the loader's own."""
+    def epoch(self, generator: torch.Generator | None, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """One epoch drawn by `generator` instead of the loader's own; of each batch the `share` of one process (rank, count).
+
+        Raises:
+            ValueError: a share holds images of several sizes; one process can take them in batches, several would lose step.
+        """
         order = _order(self, generator)
         draws = list(zip(order.tolist(), seeds(len(order), generator), strict=True))
-        parts = [draws[i : i + self.batch_size] for i in range(0, len(draws), self.batch_size)]
-        for batches in work_ahead([partial(self._load, part) for part in parts], self.ahead):
-            yield from batches
+        for batches in work_ahead([partial(self._load, part) for part in shared(draws, self.batch_size, share)], self.ahead):
+            if len(batches) > 1 and share[1] > 1:
+                sizes = [tuple(batch.images.shape[2:]) for batch in batches]
+                raise ValueError(f"several processes need images of one size, got {sizes}; crop them, or train in one process")
+            yield from batches or [Batch.empty()]
 
-    def _load(self, draws: list[tuple[int, int]]) -> list[Batch]:
+    def _load(self, draws: Sequence[tuple[int, int]]) -> list[Batch]:
         by_size: dict[tuple[int, ...], list[tuple[int, RGB, Mask | None]]] = {}
         for i, seed in draws:
             image, mask = self._drawn(i, np.random.default_rng(seed))
@@ -192,11 +198,11 @@ class BagBatches:
     def __iter__(self) -> Iterator[Batch]:
         return self.epoch(self.generator)
 
-    def epoch(self, generator: torch.Generator | None) -> Iterator[Batch]:
-        """One epoch drawn by `generator` instead of the loader's own."""
+    def epoch(self, generator: torch.Generator | None, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """One epoch drawn by `generator` instead of the loader's own; of each batch the `share` of one process (rank, count)."""
         order = _order(self, generator)
         draws = list(zip(order.tolist(), seeds(len(order), generator), strict=True))
-        parts = [draws[i : i + self.bags] for i in range(0, len(draws), self.bags)]
+        parts = shared(draws, self.bags, share)
         slides: dict[str, Slide] = {}  # touched by the one thread that works ahead, and here when it is done
         try:
             yield from work_ahead([partial(self._load, part, slides, generator is not None) for part in parts], self.ahead)
@@ -204,8 +210,10 @@ class BagBatches:
             for slide in slides.values():
                 slide.close()
 
-    def _load(self, draws: list[tuple[int, int]], slides: dict[str, Slide], shuffle: bool) -> Batch:
-        images: list[RGB] = []
+    def _load(self, draws: Sequence[tuple[int, int]], slides: dict[str, Slide], shuffle: bool) -> Batch:
+        if not draws:
+            return Batch.empty()
+        images: list[Any] = []
         groups: list[int] = []
         for bag, (i, seed) in enumerate(draws):
             row, rng = self.rows.iloc[i], np.random.default_rng(seed)
@@ -213,13 +221,19 @@ class BagBatches:
             drawn = min(self.tiles_per_bag, count)
             chosen = rng.permutation(count)[:drawn] if shuffle else (np.arange(drawn) * 2 + 1) * count // (2 * drawn)
             for tile in chosen.tolist():
-                key = (row["path"], self.mpp, self.tile_px, *self.boxes[row["sample"]][tile].tolist())
-                image = self.cache.get(key, partial(self._read, row, tile, slides))
-                images.append(image if self.transform is None else self.transform(image, rng))
+                images.append(self._tile(row, tile, rng, slides))
                 groups.append(bag)
         indices = [i for i, _ in draws]
         labels = torch.from_numpy(self.rows["label"].to_numpy(np.int64)[indices])
-        return Batch(to_tensor(images), labels, [self.rows["sample"][i] for i in indices], torch.tensor(groups))
+        return self._batch(images, labels, [self.rows["sample"][i] for i in indices], torch.tensor(groups))
+
+    def _tile(self, row: Any, tile: int, rng: np.random.Generator, slides: dict[str, Slide]) -> npt.NDArray[Any]:
+        key = (row["path"], self.mpp, self.tile_px, *self.boxes[row["sample"]][tile].tolist())
+        image = self.cache.get(key, partial(self._read, row, tile, slides))
+        return image if self.transform is None else self.transform(image, rng)
+
+    def _batch(self, tiles: list[Any], labels: torch.Tensor, samples: list[str], groups: torch.Tensor) -> Batch:
+        return Batch(to_tensor(tiles), labels, samples, groups)
 
     def _read(self, row: Any, tile: int, slides: dict[str, Slide]) -> RGB:
         if row["path"] not in slides:

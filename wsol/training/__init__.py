@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from wsol.training.loop import fit as fit
     from wsol.training.losses import balanced_weights as balanced_weights
     from wsol.training.losses import cross_entropy as cross_entropy
+    from wsol.training.parallel import Ranks as Ranks
+    from wsol.training.parallel import join as join
     from wsol.training.randomness import seeded_generator as seeded_generator
     from wsol.training.resume import clear_state as clear_state
+    from wsol.training.resume import weights_hash as weights_hash
     from wsol.training.schedule import warmup_cosine as warmup_cosine
     from wsol.training.selection import map_stability as map_stability
     from wsol.training.selection import rotation_stability as rotation_stability
@@ -51,8 +54,11 @@ _WHERE = {
     "Strategy": "strategies.base",
     "build_strategy": "strategies.build",
     "strategy_options": "strategies.build",
+    "Ranks": "parallel",
+    "join": "parallel",
     "seeded_generator": "randomness",
     "clear_state": "resume",
+    "weights_hash": "resume",
 }
 
 STRATEGIES = {

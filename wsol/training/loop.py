@@ -3,6 +3,11 @@
 Epochs and steps count from 1. Randomness comes from (seed, epoch) only: `batches` and the strategy get generators, and random
 layers are seeded for the length of an epoch. On a CPU, the same seed and number of threads give the same bits, whether or not the
 training was killed on its way; on CUDA some kernels add in any order, and equality holds to rounding.
+
+Several processes (`ranks`) see together, batch by batch, what one alone would see, and their losses and weights are its own to
+rounding. What is drawn for a batch is another matter: each process draws for its share (dropout, hidden patches), what pairs
+images pairs those of a share (cutmix), what is tossed for a batch is tossed for each share (ADL), and live batch-norm statistics
+are those of the shares, the first process's being kept. The state on disk and the random streams know the number of processes.
 """
 
 from __future__ import annotations
@@ -15,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from wsol._names import closest
 from wsol.training.criteria import CHECKPOINTS, Criterion
@@ -23,10 +27,12 @@ from wsol.training.device import choose_device
 from wsol.training.ema import Ema
 from wsol.training.epoch import Step, train_epoch
 from wsol.training.history import Row, write_history
-from wsol.training.optimizer import build_optimizer, load_optimizer, optimizer_tensors
-from wsol.training.progress import Display, display
+from wsol.training.optimizer import build_optimizer
+from wsol.training.parallel import ALONE, Ranks
+from wsol.training.parts import Parts, resumed
+from wsol.training.progress import display
 from wsol.training.randomness import seeded_generator, seeded_layers
-from wsol.training.resume import Kept, State, read_state, snapshot, weights_hash, write_state
+from wsol.training.resume import Kept, State, snapshot, weights_hash, write_state
 from wsol.training.schedule import warmup_cosine
 
 if TYPE_CHECKING:
@@ -46,6 +52,8 @@ class Fit:
     Attributes:
         epochs: passes over the batches.
         steps: batches per epoch, for the schedule; None: the length of what `batches` returns.
+        accumulate: batches per step of the optimizer (the last step of an epoch may have fewer). Each counts by its labels, so
+            that n batches of b are one of n * b, for losses that are means over the labels and a net without live batch norm.
         lr: peak rate of the backbone; `net.head` and the strategy's own parameters get `head_lr_factor` times as much.
         head_lr_factor: see `lr`.
         weight_decay: AdamW's, not on norms and biases.
@@ -66,6 +74,9 @@ class Fit:
         history_path: CSV with one row per epoch, rewritten whole after each.
         on_epoch: gets each finished row.
         progress: True: a bar; False: silent; None: a bar on a terminal, else one line per epoch.
+        ranks: the processes that train together (`parallel.join`). `batches` gives each its share: as many batches to all,
+            together those of a process alone, an empty one where there is nothing to share. All must be called with the same
+            settings, net and strategy; the first validates, writes and calls back.
 
     Raises:
         ValueError: a setting is out of range, or a criterion needs a metric and there is no validation.
@@ -73,6 +84,7 @@ class Fit:
 
     epochs: int
     steps: int | None = None
+    accumulate: int = 1
     lr: float = 2e-4
     head_lr_factor: float = 10.0
     weight_decay: float = 1e-4
@@ -91,12 +103,15 @@ class Fit:
     history_path: Path | str | None = None
     on_epoch: Callable[[Row], None] | None = None
     progress: bool | None = None
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or (self.steps is not None and self.steps < 1):
             raise ValueError(
                 f"epochs must be at least 1 and so must steps per epoch; got epochs {self.epochs}, steps {self.steps}"
             )
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate is the number of batches per step, at least 1; got {self.accumulate}")
         warmup_cosine(0.0, self.warmup)
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip is the largest gradient norm and must be positive; got {self.clip}")
@@ -108,58 +123,67 @@ class Fit:
 
     def __call__(self, net: Localizer, strategy: Strategy, batches: Batches) -> list[Row]:
         """Train; see `fit`."""
-        strategy.epochs = self.epochs
+        strategy.epochs, ranks = self.epochs, self.ranks
         strategy.attach(net)
         settings = self.settings(net, strategy)
-        how = Step(choose_device(self.device), self.epochs, self.warmup, self.clip, self.bf16, self.channels_last, self.steps)
+        ranks.require_same("their settings or starting weights", weights_hash(net, strategy))
+        how = Step(
+            choose_device(self.device), self.epochs, self.warmup, self.clip, self.bf16, self.channels_last, self.steps,
+            self.accumulate, ranks,
+        )  # fmt: skip
         parts = self._parts(net, strategy, how.device)
         average = parts.average
-        folder, table = (Path(path) if path is not None else None for path in (self.state_path, self.history_path))
 
-        with display(self.epochs, self.progress) as show:
-            state = _resumed(folder, settings, parts, self.epochs, show)
+        with display(self.epochs, self.progress if ranks.first else False) as show:
+            folder = Path(self.state_path) if self.state_path is not None else None
+            state = resumed(folder, settings, parts, self.epochs, show.say if ranks.first else lambda text: None)
+            ranks.require_same("the epoch that they go on from", state.epoch)
             if state.epoch == 0:
                 strategy.prepare(net, batches(1, seeded_generator(self.seed, 0, "prepare")))
+                ranks.follow_first(net, strategy)
 
             for epoch in range(state.epoch + 1, self.epochs + 1):
                 started = time.perf_counter()
-                with seeded_layers(self.seed, epoch, how.device):
+                with seeded_layers(self.seed, epoch, how.device, ranks.stream("layers")):
                     stream = batches(epoch, seeded_generator(self.seed, epoch, "batches"))
-                    draws = seeded_generator(self.seed, epoch, "loss")
+                    draws = seeded_generator(self.seed, epoch, ranks.stream("loss"))
                     losses = train_epoch(net, strategy, stream, parts.optimizer, average, draws, show, epoch=epoch, how=how)
+                ranks.follow_first(net, strategy)
                 with average.applied(net) if average else nullcontext():
-                    metrics = _validated(net, self.validate)
+                    metrics = ranks.of_first(_validated(net, self.validate if ranks.first else None))
                     _choose(state.kept, self.keep, net, epoch, metrics)
-                row = {
-                    "epoch": epoch,
-                    **losses,
-                    "lr": parts.rate() * self.lr,
-                    "seconds": time.perf_counter() - started,
-                    **metrics,
-                }
+                rate, seconds = parts.rate() * self.lr, time.perf_counter() - started
+                row = {"epoch": epoch, **losses, "lr": rate, "seconds": seconds, **metrics}
                 state.epoch, state.history = epoch, [*state.history, row]
-                if folder is not None:
-                    parts.into(state)
-                    write_state(folder, state, settings)
-                if table is not None:
-                    write_history(state.history, table)
-                show.epoch(row)
-                if self.on_epoch is not None:
-                    self.on_epoch(row)
+                if ranks.first:
+                    self._write(state, parts, settings)
+                    show.epoch(row)
+                    if self.on_epoch is not None:
+                        self.on_epoch(row)
 
-        if table is not None:  # a training that was resumed after its last epoch still owes the file
-            write_history(state.history, table)
         if average is not None:
             net.load_state_dict(average.average)
         net.eval()
-        _save_kept(net, self.keep, state, self.save)
+        if ranks.first:
+            if self.history_path is not None:  # a training that was resumed after its last epoch still owes the file
+                write_history(state.history, Path(self.history_path))
+            _save_kept(net, self.keep, state, self.save)
         return state.history
+
+    def _write(self, state: State, parts: Parts, settings: Mapping[str, Any]) -> None:
+        """Put the state and the history on disk, after an epoch."""
+        if self.state_path is not None:
+            parts.into(state)
+            write_state(Path(self.state_path), state, settings)
+        if self.history_path is not None:
+            write_history(state.history, Path(self.history_path))
 
     def settings(self, net: Localizer, strategy: Strategy) -> dict[str, Any]:
         """All that the result depends on, JSON-ready, by which a resumed training knows its state."""
         numbers = (
             "epochs",
             "steps",
+            "accumulate",
             "lr",
             "head_lr_factor",
             "weight_decay",
@@ -172,20 +196,21 @@ class Fit:
         )
         return {
             **{name: getattr(self, name) for name in numbers},
+            "processes": self.ranks.count,
             "strategy": strategy.settings(),
             "keep": {name: asdict(criterion) for name, criterion in self.keep.items()},
             "start": weights_hash(net, strategy),
             "fingerprint": dict(self.fingerprint),
         }
 
-    def _parts(self, net: Localizer, strategy: Strategy, device: torch.device) -> _Parts:
+    def _parts(self, net: Localizer, strategy: Strategy, device: torch.device) -> Parts:
         """Everything on its device, with a fresh optimizer."""
         net.to(device)
         if self.channels_last:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         strategy.to(device)
         optimizer = build_optimizer(net, strategy, lr=self.lr, head_lr_factor=self.head_lr_factor, weight_decay=self.weight_decay)
-        return _Parts(net, strategy, optimizer, Ema(net, self.ema) if self.ema is not None else None)
+        return Parts(net, strategy, optimizer, Ema(net, self.ema) if self.ema is not None else None)
 
 
 def fit(net: Localizer, strategy: Strategy, batches: Batches, **options: Any) -> list[Row]:
@@ -241,57 +266,3 @@ def _save_kept(net: Localizer, keep: Mapping[str, Criterion], state: State, save
             net.load_state_dict(last if best.weights is None else best.weights)
             save(name, net, best.epoch, dict(best.metrics))
     net.load_state_dict(last)
-
-
-@dataclass
-class _Parts:
-    """What changes while training and goes to and from a `State` as named tensors."""
-
-    net: Localizer
-    strategy: Strategy
-    optimizer: torch.optim.Optimizer
-    average: Ema | None
-
-    def rate(self) -> float:
-        """The present learning rate as a share of its peak."""
-        group = self.optimizer.param_groups[0]
-        return float(group["lr"] / group["peak_lr"])
-
-    def into(self, state: State) -> None:
-        """Copy the present values into `state`."""
-        groups = {
-            "net": self.net.state_dict(),
-            "strategy": self.strategy.state_dict(),
-            "optimizer": optimizer_tensors(self.optimizer),
-            "average": self.average.average if self.average else {},
-        }
-        state.tensors = snapshot({f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()})
-        state.ema_steps = self.average.steps if self.average else 0
-
-    def restore(self, state: State) -> None:
-        """Set everything to what `state` holds."""
-        groups: dict[str, dict[str, Tensor]] = {"net": {}, "strategy": {}, "optimizer": {}, "average": {}}
-        for key, value in state.tensors.items():
-            group, _, name = key.partition("/")
-            groups[group][name] = value
-        self.net.load_state_dict(groups["net"])
-        self.strategy.load_state_dict(groups["strategy"])
-        load_optimizer(self.optimizer, groups["optimizer"])
-        if self.average is not None:
-            self.average.steps = state.ema_steps
-            for name, value in groups["average"].items():
-                self.average.average[name].copy_(value)
-
-
-def _resumed(folder: Path | None, settings: Mapping[str, Any], parts: _Parts, epochs: int, show: Display) -> State:
-    """The state to go on from, put into `parts`; a fresh one where there is none that fits."""
-    if folder is None:
-        return State()
-    state, why_not = read_state(folder, settings)
-    if state is None:
-        if why_not:
-            show.say(why_not)
-        return State()
-    parts.restore(state)
-    show.say(f"continuing after epoch {state.epoch}/{epochs} from {folder}")
-    return state

@@ -21,11 +21,11 @@ def seeded_generator(seed: int, epoch: int, stream: str) -> torch.Generator:
 
 
 @contextmanager
-def seeded_layers(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+def seeded_layers(seed: int, epoch: int, device: torch.device, stream: str = "layers") -> Iterator[None]:
     """Seed the random layers of one epoch and give the caller's random state back afterwards.
 
     Dropout and stochastic depth only know torch's global generator, so it is seeded here, within `with`, and nowhere else.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derived_seed(seed, epoch, "layers"))
+        torch.manual_seed(derived_seed(seed, epoch, stream))
         yield
