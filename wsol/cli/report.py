@@ -8,7 +8,7 @@ from pathlib import Path
 from wsol.cli.config import Config
 from wsol.cli.differences import arenas, differences, ranking, write_differences
 from wsol.cli.files import read_json
-from wsol.cli.results import histories, read_scores, statuses
+from wsol.cli.results import histories, kept, read_scores, statuses
 
 
 def report(
@@ -21,7 +21,11 @@ def report(
     fields = arenas(paths)
     compared = [table for arena in fields for table in differences(arena)]
     write_differences(out.with_name("differences.csv"), compared)
-    curves = [{"key": {"model": m, "fold": f, "seed": s}, "rows": rows} for (m, f, s), rows in histories(scores, results).items()]
+    epochs = kept(scores, results)
+    curves = [
+        {"key": {"model": m, "fold": f, "seed": s}, "rows": rows, "kept": epochs.get((m, f, s), {})}
+        for (m, f, s), rows in histories(scores, results).items()
+    ]
     write_report(
         out,
         scores,

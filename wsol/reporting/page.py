@@ -20,6 +20,7 @@ from wsol.reporting.sections import (
     leaderboard,
     regions,
     scales,
+    selection,
     thresholds,
 )
 from wsol.reporting.sections import audit as auditor
@@ -54,7 +55,8 @@ def write_report(
         scores: contents of scores.json files, floors included; ``samples.<sample>.overlay`` are picture paths, absolute or below
             `root`.
         title: of the page.
-        histories: ``{"key": {"model", "fold", "seed"}, "rows": [{"epoch": 1, "train_loss": ...}, ...]}``.
+        histories: ``{"key": {"model", "fold", "seed"}, "rows": [{"epoch": 1, "train_loss": ...}, ...], "kept": {checkpoint:
+            epoch}}``; `kept` may be missing.
         statuses: ``{"slide", "status", "reason"}`` of the tiled slides; those that are not ok are listed.
         differences: ``{"dataset", "split", "fold", "seed", "reference", "metric", "correction", "rows": [{"name", "mean", "low",
             "high", "p", "p_adjusted", "wins", "patients"}, ...]}``: each map against one, names as `Row.name` has them.
@@ -77,7 +79,9 @@ def write_report(
     table = rows(scores)
     if not table:
         raise ValueError("no scores: a report needs at least one scores.json; run `wsol evaluate` first")
-    splits = parts(table, differences=differences, rankings=rankings, probes=probes, root=Path(root), images=images)
+    splits = parts(
+        table, differences=differences, rankings=rankings, probes=probes, histories=histories, root=Path(root), images=images
+    )
     environment = Environment(
         loader=PackageLoader("wsol.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -145,6 +149,7 @@ def _galleries(part: Part) -> list[dict[str, Any]]:
 SECTIONS: dict[str, Callable[[Part], Any]] = {
     "thresholds": thresholds.section,
     "scales": scales.section,
+    "selection": selection.section,
     "differences": paired.section,
     "activation": activation.section,
     "regions": regions.section,

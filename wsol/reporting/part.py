@@ -26,6 +26,7 @@ class Part:
     differences: Sequence[Facts] = ()
     rankings: Sequence[Facts] = ()
     probes: Sequence[Facts] = ()
+    histories: Sequence[Facts] = ()
     root: Path = Path(".")
     images: Mapping[str, Path] | None = None
 
@@ -66,6 +67,7 @@ def parts(
     differences: Sequence[Facts] = (),
     rankings: Sequence[Facts] = (),
     probes: Sequence[Facts] = (),
+    histories: Sequence[Facts] = (),
     root: Path = Path("."),
     images: Mapping[str, Path] | None = None,
 ) -> list[Part]:
@@ -98,6 +100,7 @@ def parts(
             of(place, differences, "comparison"),
             of(place, rankings, "ranking"),
             of(place, probes, "probe", strict=False),
+            [h for h in histories if str(h["key"].get("dataset", place[0])) == place[0]],
             root,
             images,
         )
