@@ -22,7 +22,7 @@ def pixels(seed):
 
 
 def reported_by_the_survey(score, mask):
-    """(reported threshold, Dice, mean IoU) as its code has them: counts from high to low, the list of thresholds from low to high."""
+    """(reported threshold, Dice, mean IoU) as its code has them: counts from high to low, thresholds from low to high."""
     true = [*(i / 1000 for i in range(1000)), 1.0, 2.0]
     rows = []
     for t in reversed(true):

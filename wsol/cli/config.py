@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from wsol._names import closest
 from wsol.cli.files import parse_yaml
+from wsol.cli.published import Defect, concerns, spread
 from wsol.cli.schema import Evaluate, Heatmap, Localize, Log, MapMethod, Model, Name, Prepare, Probe, Report, Section, Tile, Train
 
 S = TypeVar("S", bound=Section)
@@ -39,6 +40,11 @@ class Config(Section):
     )
     folds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="folds of the split")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="training seeds")
+    as_published: list[Defect] = Field(
+        default_factory=list,
+        description="known defects of the published code to show: weight-row, wildcat-min, background-seeds (each gives the "
+        "models that it concerns a twin NAME+DEFECT), test-threshold, mirrored-threshold (beside every result)",
+    )
     train: Train = Train()
     localize: Localize = Localize()
     heatmap: Heatmap = Heatmap()
@@ -46,6 +52,11 @@ class Config(Section):
     probe: Probe = Probe()
     report: Report = Report()
     log: Log = Log()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _twins(cls, study: Any) -> Any:
+        return spread(study) if isinstance(study, dict) else study
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
@@ -71,6 +82,9 @@ class Config(Section):
             if model.strategy in MASKED and KINDS[self.prepare.source] == "slides":
                 raise ValueError(f"models.{name}: strategy {model.strategy!r} learns from masks, which are read for images only")
             self.lineage(name)
+            self._have_defects(name)
+        if self.evaluate.size is not None and KINDS[self.prepare.source] == "slides":
+            raise ValueError("evaluate.size squeezes images into a square; slides are compared as they are: leave it out")
         check_names(self.probe.faithfulness, masks=True)
         for name in (*self.probe.shuffled, *self.probe.shuffled.values()):
             _known("model (in probe.shuffled)", [name], self.models)
@@ -98,6 +112,16 @@ class Config(Section):
                 raise ValueError(f"models: `from` runs in a circle: {' -> '.join([*line, parent])}")
             line.append(parent)
         return line
+
+    def _have_defects(self, name: str) -> None:
+        models = {n: m.model_dump(by_alias=True) for n, m in self.models.items()}
+        for defect in self.models[name].as_published:
+            if not concerns(defect, name, models):
+                raise ValueError(f"models.{name}.as_published: neither it nor a model that it descends from can have {defect}")
+
+    def defects(self, name: str) -> list[str]:
+        """Defects of the published code that a model has on purpose, or that a model has which it descends from."""
+        return sorted({d for one in self.lineage(name) for d in self.models[one].as_published})
 
     def training(self, name: str) -> dict[str, Any]:
         """The full training settings of one model: `train` with the model's own overrides."""

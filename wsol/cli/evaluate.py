@@ -67,7 +67,7 @@ def evaluate(
 
 def _method(job: Job, method: str) -> tuple[dict[str, Any], dict[str, PixelCounts]]:
     """Everything about one method: scale and threshold from validation, counts per sample, groups, negatives, badges."""
-    from wsol.evaluation import Threshold, summarize
+    from wsol.evaluation import PixelCounts, Threshold, as_published, summarize
 
     settings, listing = job.settings, job.listing
     scale = job.scale(method, settings.scale)
@@ -89,10 +89,12 @@ def _method(job: Job, method: str) -> tuple[dict[str, Any], dict[str, PixelCount
     )
     if summary["transfer"] is not None:
         summary["transfer"]["validation"] = _few_masks(job, tuning)
-    found, hits = regions(job, method, scale, Threshold.from_dict(summary["threshold"])) if settings.regions else (None, {})
+    used = Threshold.from_dict(summary["threshold"])
+    found, hits = regions(job, method, scale, used) if settings.regions else (None, {})
     for sample, region in hits.items():
         summary["samples"][sample] |= region
     facts = {
+        "as_published": as_published(settings.as_published, PixelCounts.total(counted.samples.values()), used),
         "badges": _badges(job, method, scale, threshold, counted.drawn),
         "seconds": float(np.median(counted.seconds)),
         "scale": scale.to_dict(),
@@ -106,7 +108,7 @@ def _method(job: Job, method: str) -> tuple[dict[str, Any], dict[str, PixelCount
 
 def _drawn_by(made: dict[str, Any]) -> dict[str, Any]:
     """What drew the maps, so that the same can be drawn elsewhere: methods with options, class, halo, hash of the weights."""
-    facts = {name: made.get(name) for name in ("methods", "map_class", "halo_px")}
+    facts = {name: made.get(name) for name in ("methods", "map_class", "halo_px", "resize")}
     return {**facts, "sha256": made.get("recipe", {}).get("sha256")}
 
 
@@ -175,6 +177,7 @@ def _badges(job: Job, method: str, scale: Scale, threshold: Threshold, drawn: st
         split_unit=job.listing.split_unit,
         drawn=drawn,
         code=code_version(),
+        as_published=", ".join(run.get("settings", {}).get("as_published", [])),
     ).to_dict()
 
 

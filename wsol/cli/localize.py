@@ -54,21 +54,27 @@ def localize(
         "map_class": choose,
         "methods": settings["methods"],
         "halo_px": int(settings.get("halo_px", 32)),
+        "resize": None if slide is not None else settings.get("resize"),
         "recipe": read_json(model.with_suffix(".json")),
     }
     with MapWriter(out, provenance) as writer:
         for row in progress(list(rows.itertuples(index=False)), f"localize {split}"):
             label = row.label if target == -1 else target
             if slide is None:
-                _image(net, row, label, settings["methods"], writer)
+                _image(net, row, label, settings["methods"], writer, settings.get("resize"))
             elif tiles is not None:
                 _slide(net, row, label, settings["methods"], writer, tiles, int(settings.get("halo_px", 32)))
             else:
                 raise ValueError("--slide needs --tiles, the tile table of that slide (`wsol tile`)")
 
 
-def _image(net: Localizer, row: Any, label: int | None, methods: list[dict[str, Any]], writer: Any) -> None:
-    """All maps of one image, padded by reflection to whole map cells; the frame says what the map covers."""
+def _image(
+    net: Localizer, row: Any, label: int | None, methods: list[dict[str, Any]], writer: Any, side: int | None = None
+) -> None:
+    """All maps of one image, padded by reflection to whole map cells; the frame says what the map covers.
+
+    An image that is resized to (side, side), whole map cells, is covered exactly.
+    """
     import torch
 
     from wsol.data import read_image
@@ -76,12 +82,12 @@ def _image(net: Localizer, row: Any, label: int | None, methods: list[dict[str, 
 
     image = read_image(row.path)
     height, width = image.shape[:2]
-    images = _tensor(pad_to_cells(image), net)
+    images = _tensor(pad_to_cells(image if side is None else to_square(image, side)), net)
     start = time.perf_counter()
     found, logits = draw(net, images, label, methods)
     seconds = (time.perf_counter() - start) / len(methods)
     target = int(logits[0].argmax()) if label is None else int(label)
-    frame = Box(0, 0, images.shape[-1], images.shape[-2])
+    frame = Box(0, 0, images.shape[-1], images.shape[-2]) if side is None else Box(0, 0, width, height)
     for name, maps in found.items():
         writer.add(name, row.sample, maps[0].cpu().numpy(), target=target, frame=frame, size=(height, width), seconds=seconds)
     writer.predict(row.sample, logits[0].to(torch.float32).cpu().numpy())
@@ -180,17 +186,18 @@ def _tile_batches(
     for i in range(0, len(boxes), batch):
         part = boxes[i : i + batch]
         pixels = [slide.read(Box(b.x - margin, b.y - margin, b.width + 2 * margin, b.height + 2 * margin), mpp) for b in part]
-        exact = [_fit(p, step + 2 * halo) for p in pixels]
+        exact = [to_square(p, step + 2 * halo) for p in pixels]  # rounding of mpp may leave a pixel or two
         yield part, torch.cat([_tensor(p, net) for p in exact])
 
 
-def _fit(pixels: RGB, side: int) -> RGB:
-    """Resize by the pixel or two that rounding of mpp may leave."""
+def to_square(pixels: RGB, side: int) -> RGB:
+    """Resized to (side, side), whatever the aspect ratio: area means where both sides shrink, else bilinear."""
     import cv2
 
-    return (
-        pixels if pixels.shape[:2] == (side, side) else np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))
-    )
+    if pixels.shape[:2] == (side, side):
+        return pixels
+    way = cv2.INTER_AREA if min(pixels.shape[:2]) > side else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (side, side), interpolation=way), np.uint8)
 
 
 def pad_to_cells(image: RGB, cell: int = 32) -> RGB:

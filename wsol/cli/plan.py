@@ -93,4 +93,4 @@ def source_options(config: Config) -> dict[str, Any]:
 def model_settings(config: Config, name: str) -> dict[str, Any]:
     """All that decides the weights of one model: its parts and its training settings, as plain JSON."""
     model = config.models[name].model_dump(by_alias=True, exclude={"maps"})  # what is drawn later does not decide them
-    return {**model, "train": config.training(name), "tile": config.tile.model_dump()}
+    return {**model, "as_published": config.defects(name), "train": config.training(name), "tile": config.tile.model_dump()}

@@ -128,6 +128,15 @@ def _ranges(
     return {sample: spans[slide] for sample, slide in names.items()}
 
 
+def at_size(mask: npt.NDArray[np.bool_], side: int | None) -> npt.NDArray[np.bool_]:
+    """A mask resized to (side, side) by its nearest pixels, as published; None leaves it as it is."""
+    import cv2
+
+    if side is None:
+        return mask
+    return np.asarray(cv2.resize(mask.view(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST), np.uint8).astype(bool)
+
+
 def score(stored: StoredMap, scale: Scale, shape: tuple[int, int], sample: str | None = None) -> npt.NDArray[np.float32]:
     """Score (H, W) in [0, 1] of one map, laid on an image or mask of `shape`; 0 where a slide was not covered by tiles.
 
@@ -149,7 +158,7 @@ def score(stored: StoredMap, scale: Scale, shape: tuple[int, int], sample: str |
     if scale.kind in ("probability", "temperature"):
         full = finish(stored.array / np.float32(scale.temperature), size, relu=scale.rectified, normalize="sigmoid")
     elif scale.kind == "per-image":
-        full = finish(stored.array, size, relu=scale.rectified, normalize="minmax")
+        full = finish(stored.array, size, relu=scale.rectified, normalize="range", scope=_own_range(stored, scale))
     else:
         _bounded(stored, scale)
         full = finish(stored.array, size, relu=scale.rectified, normalize="range", scope=scale.range_of(sample))
@@ -157,6 +166,14 @@ def score(stored: StoredMap, scale: Scale, shape: tuple[int, int], sample: str |
     if stored.coverage is not None:
         full[~_enlarge(stored.coverage, size)] = 0.0
     return np.ascontiguousarray(full[: shape[0], : shape[1]])
+
+
+def _own_range(stored: StoredMap, scale: Scale) -> tuple[float, float]:
+    """The range of one map's cells before it is enlarged, as published: its maximum is below 1 then. A constant map scores 0."""
+    values = cells(stored, scale.rectified)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    constant = high - low <= 4 * float(np.finfo(np.float32).eps) * max(abs(low), abs(high))  # up to rounding
+    return (high, high + max(1.0, abs(high))) if constant else (low, high)
 
 
 def _bounded(stored: StoredMap, scale: Scale) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wsol.cli.batch_picture import picture_batch
 from wsol.cli.config import Model, Tile, Train, parse
 from wsol.cli.files import write_json
+from wsol.cli.published import options
 from wsol.cli.supervision import Supervision, supervise
 from wsol.cli.teacher import inherit, seed_maps
 from wsol.cli.validation import validation
@@ -62,6 +63,7 @@ def train(
 
     torch.set_num_threads(threads)
     model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
+    model = _with_defects(model)
     how = parse(Train, settings.get("train", {}), "settings.train")
     tile = parse(Tile, settings.get("tile", {}), "settings.tile")
     listing = read_manifest(manifest)
@@ -75,7 +77,7 @@ def train(
     criteria = _criteria(keep, strategy)
     validate = validation(
         listing, fold, told, fixed, criteria,
-        map_class=map_class, masks=masks, tiles=tiles, per_slide=4 * how.tiles_per_bag,
+        map_class=map_class, masks=masks, tiles=tiles, per_slide=4 * how.tiles_per_bag, side=how.validate_at,
     )  # fmt: skip
     inputs = {"manifest": manifest} | ({"masks": masks} if masks and (told.masks is not None or validate.opened) else {})
 
@@ -156,6 +158,12 @@ def _criteria(keep: list[str], strategy: Strategy) -> dict[str, Criterion]:
     return {name: replace(one, later=one.later or strategy.needs_parent) for name, one in found.items()}
 
 
+def _with_defects(model: Model) -> Model:
+    """The model with the options that bring the defects which it is to have as published."""
+    brought = options(model.as_published, model.head, model.strategy)
+    return model.model_copy(update={key: {**getattr(model, key), **more} for key, more in brought.items()})
+
+
 def _build(model: Model, classes: int, seed: int) -> Localizer:
     import torch
 
@@ -192,7 +200,13 @@ def _streams(
     else:
         augment = train_transform(how.crop, color=how.color_jitter, stain_jitter=how.stain_jitter)
         drawn = ImageBatches(
-            told.rows, batch_size=how.batch_size, repeats=how.repeats, balanced=balanced, transform=augment, masks=told.masks
+            told.rows,
+            batch_size=how.batch_size,
+            repeats=how.repeats,
+            balanced=balanced,
+            transform=augment,
+            masks=told.masks,
+            size=how.resize,
         )
-        fixed = ImageBatches(told.checked, batch_size=1)
+        fixed = ImageBatches(told.checked, batch_size=1, size=how.validate_at)
     return drawn, fixed

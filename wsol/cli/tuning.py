@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsol.cli.schema import Conformal, Evaluate
-from wsol.cli.scoring import Scale, score
+from wsol.cli.scoring import Scale, at_size, score
 
 if TYPE_CHECKING:
     from wsol.data import Masks, StoredMap
@@ -80,7 +80,7 @@ def tune(settings: Evaluate, scale: Scale, truth: Masks, maps: Iterable[tuple[st
     histograms: dict[str, Counts] = {}
     for sample, stored in maps:
         if opens and sample in split.masked and truth.has(sample):
-            mask = truth.open(sample, shape=stored.size)
+            mask = at_size(truth.open(sample, shape=stored.size), settings.size)
             masked[sample] = count_pixels(score(stored, scale, mask.shape, sample), mask)
         histograms[sample] = score_histogram(score(stored, scale, stored.array.shape, sample))
     files = sum(truth.kind(sample) == "file" for sample in masked)

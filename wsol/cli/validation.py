@@ -165,8 +165,11 @@ def validation(
     masks: Path | None,
     tiles: Path | None,
     per_slide: int,
+    side: int | None = None,
 ) -> Validation:
     """The validation of one training; masks are opened here, and only where a criterion asks for them.
+
+    Images with masks are resized to (`side`, `side`) as those of `batches` are; None keeps sizes.
 
     Raises:
         ValueError: a criterion needs masks and there is no table of them, or too few.
@@ -180,5 +183,5 @@ def validation(
     if count and masks is not None:
         rows = listing.rows(fold, "valpx")
         rows = rows[~rows["sample"].isin(told.rows["sample"])].reset_index(drop=True)
-        opened = open_masks(listing, rows, read_masks(masks), count, tiles, per_slide)
+        opened = open_masks(listing, rows, read_masks(masks), count, tiles, per_slide, side)
     return Validation(batches, criteria, map_class, listing.positive_index(), opened)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wsol.cli.scoring import fit_scale, score
+from wsol.cli.scoring import at_size, fit_scale, score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,13 @@ def choose(rows: pd.DataFrame, count: int) -> list[str]:
 
 
 def open_masks(
-    listing: Manifest, rows: pd.DataFrame, truth: Masks, count: int, tiles: Path | None, per_slide: int
+    listing: Manifest,
+    rows: pd.DataFrame,
+    truth: Masks,
+    count: int,
+    tiles: Path | None,
+    per_slide: int,
+    side: int | None = None,
 ) -> list[Opened]:
     """Open `count` mask files among `rows`, and take as many samples that are known to be empty, which cost no mask.
 
@@ -70,6 +76,7 @@ def open_masks(
         count: mask files to open.
         tiles: folder of tile tables, for slides.
         per_slide: tiles taken of each slide.
+        side: images are resized to (side, side) and their masks with them; None keeps sizes.
 
     Raises:
         ValueError: there are fewer mask files.
@@ -85,16 +92,18 @@ def open_masks(
         )
     names = choose(known[filed], count) + choose(known[~filed], count)
     by_name = {row.sample: row for row in known.itertuples(index=False)}
-    load = _image if listing.kind == "images" else _slide
-    return [load(by_name[name], truth, tiles, per_slide) for name in names]
+    if listing.kind == "images":
+        return [_image(by_name[name], truth, side) for name in names]
+    return [_slide(by_name[name], truth, tiles, per_slide) for name in names]
 
 
-def _image(row: Any, truth: Masks, tiles: Path | None, per_slide: int) -> Opened:
-    from wsol.cli.localize import pad_to_cells
+def _image(row: Any, truth: Masks, side: int | None) -> Opened:
+    from wsol.cli.localize import pad_to_cells, to_square
     from wsol.data import read_image
 
     image = read_image(row.path)
-    mask = truth.open(row.sample, shape=(image.shape[0], image.shape[1]))
+    mask = at_size(truth.open(row.sample, shape=(image.shape[0], image.shape[1])), side)
+    image = image if side is None else to_square(image, side)
     return Opened(row.sample, int(row.label), pad_to_cells(image)[None], [mask], truth.kind(row.sample) == "file")
 
 

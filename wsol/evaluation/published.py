@@ -20,7 +20,7 @@ from wsol.evaluation.thresholds import Threshold
 
 
 def miou_threshold(counts: PixelCounts) -> Threshold:
-    """The edge at which the mean IoU of foreground and background is largest on the scored masks themselves; of equals the highest.
+    """The edge at which the mean IoU of foreground and background is largest on the scored masks; of equals the highest.
 
     So the survey's code chooses where it takes Dice and confusion: the threshold of the validation masks is computed, and then
     overwritten. It scans from high to low; that it keeps the first of equals is our reconstruction.
