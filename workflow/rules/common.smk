@@ -74,6 +74,17 @@ def selected_class():
     return f"--map-class {STUDY.localize.map_class}" if drawn else ""
 
 
+def processes(w):
+    """Processes that train one model together."""
+    return STUDY.training(w.model)["processes"]
+
+
+def torchrun(w):
+    """What starts them, where there are several."""
+    count = processes(w)
+    return f"torchrun --standalone --nproc-per-node {count} --no-python " if count > 1 else ""
+
+
 def shuffled_checkpoint(w):
     """The checkpoint of the model trained on shuffled labels that this one is compared with, where the study names one."""
     other = STUDY.probe.shuffled.get(w.model)

@@ -13,7 +13,10 @@ rule train:
         f"logs/train/{RUN}.log",
     benchmark:
         f"{R}/benchmark/train/{RUN}.tsv"
+    threads: processes
     params:
+        start=torchrun,
+        processes=processes,
         settings=run_settings,
         parent=lambda w, input: f"--parent {input.parent}" if input.get("parent") else "",
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
@@ -21,5 +24,5 @@ rule train:
         selection=selected_class(),
         out=lambda w, output: os.path.dirname(output.history),
     shell:
-        "wsol train --manifest {input.manifest} {params.tiles} {params.parent} {params.masks} {params.selection} --fold {wildcards.fold} --seed {wildcards.seed}"
-        " --settings {params.settings:q} --keep " + ",".join(STUDY.checkpoints) + " --threads {threads} --out {params.out} 2> {log}"
+        "{params.start}wsol train --manifest {input.manifest} {params.tiles} {params.parent} {params.masks} {params.selection} --fold {wildcards.fold} --seed {wildcards.seed}"
+        " --settings {params.settings:q} --keep " + ",".join(STUDY.checkpoints) + " --threads $((({threads} + {params.processes} - 1) / {params.processes})) --out {params.out} 2> {log}"

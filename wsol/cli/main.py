@@ -100,9 +100,17 @@ def train_(
         MapClass, typer.Option(help="whose map is looked at by checkpoints that look at maps, as in localize.map_class")
     ] = "positive",
 ) -> None:
-    """Fit one localizer; a killed run goes on where it was.
+    """Fit one localizer.
 
     Example: wsol train --manifest m.parquet --settings '{"head": "lse", "train": {"epochs": 12}}' --out run
+
+    Killed at any moment (kill -9, a full disk, the end of a job), the same command goes on after the last whole epoch and ends with
+    the weights of a run that nobody killed, to the bit on a CPU. Other settings, inputs or starting weights begin anew.
+
+    Out of memory: halve batch_size and set accumulate: 2, which takes the same steps; `crop` changes what is learned.
+
+    Several GPUs: set processes: 4, and start `torchrun --standalone --nproc-per-node 4 --no-python wsol train ...`. Each process
+    takes its share of every batch, so batch_size and loss curve stay; the first one validates and writes.
     """
     from wsol.cli.train import train
 

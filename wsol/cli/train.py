@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from wsol.cli.batch_picture import picture_batch
 from wsol.cli.config import Model, Tile, Train, parse
 from wsol.cli.files import write_json
-from wsol.cli.published import options
 from wsol.cli.supervision import Supervision, supervise
 from wsol.cli.teacher import inherit, seed_maps
 from wsol.cli.validation import validation
@@ -21,7 +20,12 @@ if TYPE_CHECKING:
 
     from wsol.data import BagBatches, Batch, ImageBatches, Manifest
     from wsol.models import Localizer
-    from wsol.training import Criterion, Strategy
+    from wsol.training import Criterion, Ranks, Strategy
+
+FITTED = {
+    "epochs", "lr", "head_lr_factor", "weight_decay", "warmup", "ema", "accumulate", "channels_last", "device",
+}  # fmt: skip
+"""Settings that go to `fit` as they are."""
 
 
 def train(
@@ -57,34 +61,28 @@ def train(
     import torch
 
     from wsol.data import read_manifest
-    from wsol.models import load_checkpoint, save_checkpoint
+    from wsol.models import save_checkpoint
     from wsol.tracking import file_hash, provenance
     from wsol.training import MASKED, bf16_pays, choose_device, clear_state, fit
 
     torch.set_num_threads(threads)
-    model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
-    model = _with_defects(model)
-    how = parse(Train, settings.get("train", {}), "settings.train")
-    tile = parse(Tile, settings.get("tile", {}), "settings.tile")
+    model, how, tile = _parsed(settings)
+    ranks = _processes(how)
     listing = read_manifest(manifest)
     net = _build(model, len(listing.classes), seed)
-    teacher = None if parent is None else load_checkpoint(parent)
-    if teacher is not None:
-        inherit(net, teacher, str(parent))
+    teacher = _teacher(net, parent)
     told = supervise(listing, fold, model, "masks" if model.strategy in MASKED else "labels", masks, seed)
     drawn, fixed = _streams(listing, told, how, tile, tiles)
     strategy = _strategy(model, how, teacher, _class_weights(how, drawn, len(listing.classes)))
     criteria = _criteria(keep, strategy)
     validate = validation(
         listing, fold, told, fixed, criteria,
-        map_class=map_class, masks=masks, tiles=tiles, per_slide=4 * how.tiles_per_bag, side=how.validate_at,
+        map_class=map_class, masks=masks, tiles=tiles, per_slide=4 * how.tiles_per_bag,
     )  # fmt: skip
     inputs = {"manifest": manifest} | ({"masks": masks} if masks and (told.masks is not None or validate.opened) else {})
-
-    def batches(epoch: int, generator: torch.Generator) -> Iterable[Batch]:
-        return drawn.epoch(generator)
-
-    picture_batch(out / "batch.png", net, strategy, batches, listing.classes, seed)
+    batches = _shares(drawn, ranks)
+    if ranks.first:
+        picture_batch(out / "batch.png", net, strategy, batches, listing.classes, seed)
     bf16 = bf16_pays(choose_device(how.device)) if how.bf16 == "auto" else how.bf16
     started = time.perf_counter()
 
@@ -94,28 +92,55 @@ def train(
 
     history = fit(
         net, strategy, batches, steps=len(drawn), validate=validate, keep=criteria, save=save,
-        epochs=how.epochs, lr=how.lr, head_lr_factor=how.head_lr_factor, weight_decay=how.weight_decay, warmup=how.warmup,
-        ema=how.ema, bf16=bf16, channels_last=how.channels_last, device=how.device, seed=seed,
+        **how.model_dump(include=FITTED), bf16=bf16, seed=seed, ranks=ranks,
         state_path=out / ".state", history_path=out / "history.csv",
         fingerprint={
             "settings": settings, "fold": fold, "parent": str(parent), "map_class": map_class,
             **{k: file_hash(path) for k, path in inputs.items()},
         },
     )  # fmt: skip
-    record = {
-        "model": settings.get("name", ""),
-        "supervision": told.badge,
-        "masks": told.count,
-        **validate.record(),
-        "settings": settings,
-        "epochs": len(history),
-        "bf16": bf16,
-        "seconds": time.perf_counter() - started,
-        "net": net.describe(),
-        "provenance": provenance(settings, inputs=inputs, seed=seed),
-    }
-    write_json(out / "run.json", record)
-    clear_state(out / ".state")
+    seen = {"supervision": told.badge, "masks": told.count, **validate.record()}
+    made = {"epochs": len(history), "bf16": bf16, "seconds": time.perf_counter() - started, "net": net.describe()}
+    if ranks.first:
+        facts = {"model": settings.get("name", ""), **seen, "settings": settings, **made}
+        write_json(out / "run.json", {**facts, "provenance": provenance(settings, inputs=inputs, seed=seed)})
+        clear_state(out / ".state")
+    ranks.leave()
+
+
+def _parsed(settings: dict[str, Any]) -> tuple[Model, Train, Tile]:
+    """The settings of a run, checked."""
+    model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
+    how = parse(Train, settings.get("train", {}), "settings.train")
+    return model, how, parse(Tile, settings.get("tile", {}), "settings.tile")
+
+
+def _teacher(net: Localizer, parent: Path | None) -> Localizer | None:
+    """The model at `parent`, whose weights the net has from now on."""
+    from wsol.models import load_checkpoint
+
+    if parent is None:
+        return None
+    teacher = load_checkpoint(parent)
+    inherit(net, teacher, str(parent))
+    return teacher
+
+
+def _processes(how: Train) -> Ranks:
+    """The processes that train together, as many as the settings say.
+
+    Raises:
+        ValueError: torchrun started another number of them.
+    """
+    from wsol.training import choose_device, join
+
+    ranks = join(choose_device(how.device))
+    if ranks.count != how.processes:
+        raise ValueError(
+            f"settings.train.processes is {how.processes}, but {ranks.count} run; start `torchrun --standalone --nproc-per-node "
+            f"{how.processes} --no-python wsol train ...`, or set processes: {ranks.count}"
+        )
+    return ranks
 
 
 def _strategy(model: Model, how: Train, teacher: Localizer | None, class_weights: list[float] | None) -> Strategy:
@@ -140,6 +165,11 @@ def _strategy(model: Model, how: Train, teacher: Localizer | None, class_weights
     return strategy
 
 
+def _shares(drawn: ImageBatches | BagBatches, ranks: Ranks) -> Callable[[int, torch.Generator], Iterable[Batch]]:
+    """What `fit` trains on: of every batch the share of this process."""
+    return lambda epoch, generator: drawn.epoch(generator, ranks.share)
+
+
 def _class_weights(how: Train, drawn: ImageBatches | BagBatches, classes: int) -> list[float] | None:
     """Weights by which the loss balances the classes of what is drawn (slides without a tile are not), where it does."""
     from wsol.training import balanced_weights
@@ -156,12 +186,6 @@ def _criteria(keep: list[str], strategy: Strategy) -> dict[str, Criterion]:
 
     found = {name: criterion(name) for name in keep}
     return {name: replace(one, later=one.later or strategy.needs_parent) for name, one in found.items()}
-
-
-def _with_defects(model: Model) -> Model:
-    """The model with the options that bring the defects which it is to have as published."""
-    brought = options(model.as_published, model.head, model.strategy)
-    return model.model_copy(update={key: {**getattr(model, key), **more} for key, more in brought.items()})
 
 
 def _build(model: Model, classes: int, seed: int) -> Localizer:
@@ -200,13 +224,7 @@ def _streams(
     else:
         augment = train_transform(how.crop, color=how.color_jitter, stain_jitter=how.stain_jitter)
         drawn = ImageBatches(
-            told.rows,
-            batch_size=how.batch_size,
-            repeats=how.repeats,
-            balanced=balanced,
-            transform=augment,
-            masks=told.masks,
-            size=how.resize,
+            told.rows, batch_size=how.batch_size, repeats=how.repeats, balanced=balanced, transform=augment, masks=told.masks
         )
-        fixed = ImageBatches(told.checked, batch_size=1, size=how.validate_at)
+        fixed = ImageBatches(told.checked, batch_size=1)
     return drawn, fixed
