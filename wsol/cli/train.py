@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wsol.cli.batch_picture import picture_batch
 from wsol.cli.config import Model, Tile, Train, parse
 from wsol.cli.files import write_json
+from wsol.cli.published import options
 from wsol.cli.supervision import Supervision, supervise
 from wsol.cli.teacher import inherit, seed_maps
 from wsol.cli.validation import validation
@@ -77,7 +78,7 @@ def train(
     criteria = _criteria(keep, strategy)
     validate = validation(
         listing, fold, told, fixed, criteria,
-        map_class=map_class, masks=masks, tiles=tiles, per_slide=4 * how.tiles_per_bag,
+        map_class=map_class, masks=masks, tiles=tiles, per_slide=4 * how.tiles_per_bag, side=how.validate_at,
     )  # fmt: skip
     inputs = {"manifest": manifest} | ({"masks": masks} if masks and (told.masks is not None or validate.opened) else {})
     batches = _shares(drawn, ranks)
@@ -112,7 +113,7 @@ def _parsed(settings: dict[str, Any]) -> tuple[Model, Train, Tile]:
     """The settings of a run, checked."""
     model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
     how = parse(Train, settings.get("train", {}), "settings.train")
-    return model, how, parse(Tile, settings.get("tile", {}), "settings.tile")
+    return _with_defects(model), how, parse(Tile, settings.get("tile", {}), "settings.tile")
 
 
 def _teacher(net: Localizer, parent: Path | None) -> Localizer | None:
@@ -188,6 +189,12 @@ def _criteria(keep: list[str], strategy: Strategy) -> dict[str, Criterion]:
     return {name: replace(one, later=one.later or strategy.needs_parent) for name, one in found.items()}
 
 
+def _with_defects(model: Model) -> Model:
+    """The model with the options that bring the defects which it is to have as published."""
+    brought = options(model.as_published, model.head, model.strategy)
+    return model.model_copy(update={key: {**getattr(model, key), **more} for key, more in brought.items()})
+
+
 def _build(model: Model, classes: int, seed: int) -> Localizer:
     import torch
 
@@ -224,7 +231,13 @@ def _streams(
     else:
         augment = train_transform(how.crop, color=how.color_jitter, stain_jitter=how.stain_jitter)
         drawn = ImageBatches(
-            told.rows, batch_size=how.batch_size, repeats=how.repeats, balanced=balanced, transform=augment, masks=told.masks
+            told.rows,
+            batch_size=how.batch_size,
+            repeats=how.repeats,
+            balanced=balanced,
+            transform=augment,
+            masks=told.masks,
+            size=how.resize,
         )
-        fixed = ImageBatches(told.checked, batch_size=1)
+        fixed = ImageBatches(told.checked, batch_size=1, size=how.validate_at)
     return drawn, fixed
