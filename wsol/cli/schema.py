@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from wsol.cli.published import EvaluationDefect, ModelDefect
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
 
@@ -52,6 +54,9 @@ class Train(Section):
         1, ge=1, description="processes that share each batch, one per GPU or core: the workflow starts them by torchrun"
     )
     tiles_per_bag: int = Field(8, ge=1, description="tiles drawn from each slide per batch")
+    resize: int | None = Field(
+        None, ge=32, description="side in px of the square images are resized to before the crop (survey: 256); slides ignore it"
+    )
     crop: int = Field(416, ge=32, description="side in px of the random crop of an image (slides: the whole tile is used)")
     lr: float = Field(2e-4, gt=0, description="peak learning rate of the backbone (AdamW)")
     head_lr_factor: float = Field(10.0, gt=0, description="the head learns this many times faster")
@@ -67,6 +72,9 @@ class Train(Section):
         0.05, ge=0, lt=0.57, description="standard deviation of the stain jitter in optical-density space"
     )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of a moving average of the weights; null: none")
+    validate_at: int | None = Field(
+        None, ge=32, description="side in px of the square validation images are resized to (survey: 224); null: as they are"
+    )
     bf16: bool | Literal["auto"] = Field(
         "auto", description="bfloat16 autocast; auto: where the processor computes it in hardware (half the time of float32)"
     )
@@ -80,6 +88,12 @@ class Train(Section):
                 f"processes: {self.processes} processes share each batch, and batch_size is {self.batch_size}: raise it, or lower "
                 "processes"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Train:
+        if self.resize is not None and self.crop > self.resize:
+            raise ValueError(f"crop: {self.crop} does not fit into images that resize: {self.resize} makes; lower crop")
         return self
 
 
@@ -103,6 +117,11 @@ class Model(Section):
         "train", description="role whose samples are trained on; valpx: the few with validation masks, for supervision by masks"
     )
     train: dict[str, Any] = Field(default_factory=dict, description="keys of `train` that differ for this model")
+    as_published: list[ModelDefect] = Field(
+        default_factory=list,
+        description="known defects of the published code that this model has on purpose: weight-row (head cam), wildcat-min "
+        "(head wildcat), background-seeds (strategies negev, pixelcam); badged as such",
+    )
     maps: list[Name] = Field(
         default_factory=list, description="map sets drawn with this model; empty: all (some methods need a head of their own)"
     )
@@ -125,6 +144,10 @@ class Localize(Section):
     map_class: MapClass = Field(
         "positive", description="class whose map is drawn: the declared positive one, the predicted one, or the true one"
     )
+    resize: int | None = Field(
+        None, ge=32, multiple_of=32,
+        description="side in px of the square images are resized to before they are drawn (survey: 224); slides ignore it",
+    )  # fmt: skip
     halo_px: int = Field(32, ge=0, description="context read around each tile of a slide, a multiple of the stride")
     device: str = Field("auto", description="auto, cpu, or cuda[:n]")
 
@@ -162,6 +185,16 @@ class Evaluate(Section):
         "fitted",
         description="map to [0, 1]: one range fitted on validation maps; none (maps that already are); sigmoid; sigmoid with a "
         "temperature fitted on validation labels; range of each slide; min-max of each image (protocol: survey only)",
+    )
+    size: int | None = Field(
+        None, ge=32,
+        description="side in px of the square at which maps and masks of images are compared pixel by pixel (survey: 224; map "
+        "bilinear, mask nearest); null: at the size of the image; slides refuse it",
+    )  # fmt: skip
+    as_published: list[EvaluationDefect] = Field(
+        default_factory=list,
+        description="known defects of the published evaluation whose numbers stand beside the result: test-threshold, "
+        "mirrored-threshold",
     )
     compare_scales: list[Scale] = Field(
         default=["fitted", "probability", "temperature", "per-slide", "per-image"],
