@@ -18,6 +18,7 @@ from wsol.reporting.sections import (
     classification,
     faithfulness,
     leaderboard,
+    published,
     regions,
     scales,
     selection,
@@ -149,6 +150,7 @@ def _galleries(part: Part) -> list[dict[str, Any]]:
 SECTIONS: dict[str, Callable[[Part], Any]] = {
     "thresholds": thresholds.section,
     "scales": scales.section,
+    "published": published.section,
     "selection": selection.section,
     "differences": paired.section,
     "activation": activation.section,
