@@ -61,7 +61,7 @@ def _enter(arena: Arena, one: Mapping[str, Any], curves: Path) -> None:
     table = pd.read_parquet(curves)
     key = one["key"]
     for method, facts in one["methods"].items():
-        if key["model"] == "floors" and method in UNRANKED:
+        if (key["model"] == "floors" and method in UNRANKED) or facts.get("badges", {}).get("as_published"):
             continue
         name = method if key["model"] == "floors" else f"{method} of {key['model']} ({key['checkpoint']})"
         if key["model"] == "floors":

@@ -96,6 +96,7 @@ def markdown(scores: Iterable[Mapping[str, Any]], split: str = "test") -> str:
             "accuracy",
         ]
         model = "*floor*" if row.floor else f"{row.model} ({row.checkpoint})"
+        model += f" *as published: {row.as_published}*" if row.as_published else ""
         lines.append("| " + " | ".join([model, row.method, *(_cell(row.value(n)) for n in names)]) + " |")
     note = next((str(one["note"]) for r in table for one, _ in r.parts if one.get("note")), "")
     people = max(r.patients for r in table)

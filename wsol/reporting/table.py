@@ -100,6 +100,11 @@ class Row:
         return self.model == "floors"
 
     @property
+    def as_published(self) -> str:
+        """Defects of the published code that it was made with on purpose, "" for none."""
+        return " / ".join(self.badges.get("as_published", []))
+
+    @property
     def name(self) -> str:
         """What a sentence calls it."""
         return self.method if self.floor else f"{self.method} of {self.model} ({self.checkpoint})"
@@ -127,6 +132,8 @@ class Row:
 def rows(scores: Iterable[Mapping[str, Any]]) -> list[Row]:
     """The leaderboard of score files: by dataset and split (test first), best pooled PxAP first, floors last.
 
+    What was made with a defect of the published code stands below all that was not, whatever its PxAP.
+
     Raises:
         ValueError: something is not the content of a scores.json, or one run and split comes twice.
     """
@@ -147,9 +154,12 @@ def rows(scores: Iterable[Mapping[str, Any]]) -> list[Row]:
     for row in found.values():
         _fill(row)
     order = {"test": 0, "valcl": 1}
-    return sorted(
-        found.values(), key=lambda r: (r.dataset, order.get(r.split, 2), r.split, r.floor, -(r.value("pxap").mean or 0.0), r.name)
-    )
+
+    def place(r: Row) -> tuple[Any, ...]:
+        below = 2 if r.floor else 1 if r.as_published else 0
+        return r.dataset, order.get(r.split, 2), r.split, below, -(r.value("pxap").mean or 0.0), r.name
+
+    return sorted(found.values(), key=place)
 
 
 def _fill(row: Row) -> None:

@@ -50,7 +50,7 @@ def sentences(table: Sequence[Row]) -> list[Sentence]:
     """
     if len({(r.dataset, r.split) for r in table}) > 1:
         raise ValueError("findings are about one split of one dataset; hand over its rows only")
-    trained = [r for r in table if not r.floor and r.value("pxap").mean is not None]
+    trained = [r for r in table if not r.floor and not r.as_published and r.value("pxap").mean is not None]
     stain = best_stain(table)
     if not trained:
         return []
