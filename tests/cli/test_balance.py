@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
-from wsol.cli.config import ConfigError, Prepare
-from wsol.cli.prepare import prepare
+from wsol.cli.config import ConfigError
 from wsol.cli.train import train
-
-LABELS = {"train": [0, 0, 0, 0, 0, 0, 1, 1], "val": [0, 1], "test": [0, 1]}
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """The same pictures as images and as slides of twelve tiles each: six normal and two tumors to train on."""
-    root = tmp_path_factory.mktemp("balance")
-    rows = []
-    for split, labels in LABELS.items():
-        for i, label in enumerate(labels):
-            name = f"{split}{i}"
-            pixels = np.random.default_rng(len(rows)).integers(0, 255, (96, 128, 3), np.uint8)
-            Image.fromarray(pixels).save(root / f"{name}.png")
-            rows.append([name, f"{name}.png", ["normal", "tumor"][label], f"p{len(rows)}", split, 1.0])
-            y, x = (v.ravel() * 32 for v in np.mgrid[:3, :4])
-            table = pd.DataFrame({"x": x, "y": y, "width": 32, "height": 32, "tissue": 1.0})
-            table.attrs = {"mpp": 1.0, "tile_px": 32, "side": 32.0}
-            (root / "tiles").mkdir(exist_ok=True)
-            table.to_parquet(root / "tiles" / f"{name}.parquet")
-    with open(root / "sheet.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["sample", "path", "label", "patient", "split", "mpp"], *rows])
-    for source in ("images", "slides"):
-        options = {"sheet": str(root / "sheet.csv"), "classes": ["normal", "tumor"]}
-        prepare(
-            Prepare(name="tiny", source=source, options=options), manifest=root / f"{source}.parquet", masks=root / "k.parquet"
-        )
-    return root
 
 
 @pytest.fixture
-def handed(study, monkeypatch):
+def handed(tiled, monkeypatch):
     """What `wsol train` hands to `fit`: the strategy, the labels and samples of an epoch, and its steps."""
 
     def run(source="images", *, keep="last", how=None, **model):
@@ -58,10 +26,10 @@ def handed(study, monkeypatch):
 
         monkeypatch.setattr("wsol.training.fit", fit, raising=False)
         how = {"batch_size": 2, "tiles_per_bag": 3, "crop": 32, "color_jitter": 0.0, "stain_jitter": 0.0, **(how or {})}
-        settings = {"backbone": "resnet18", "weights": None, "name": "m", "train": how, **model}
-        where = {"manifest": study / f"{source}.parquet", "out": study / "run", "parent": None}
-        train(settings, fold=0, seed=0, tiles=study / "tiles", keep=[keep], threads=1, **where)
-        return {**seen, "record": json.loads((study / "run" / "run.json").read_text())}
+        settings = {"weights": None, "name": "m", "train": how, **model}
+        where = {"manifest": tiled / f"{source}.parquet", "out": tiled / "run", "parent": None}
+        train(settings, fold=0, seed=0, tiles=tiled / "tiles", keep=[keep], threads=1, **where)
+        return {**seen, "record": json.loads((tiled / "run" / "run.json").read_text())}
 
     return run
 

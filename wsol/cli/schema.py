@@ -66,6 +66,11 @@ class Train(Section):
         "none",
         description="sampler: rarer classes are drawn as often as the most frequent one; loss: weighed n / (k * n_c)",
     )
+    embeddings: Literal["none", "tiles", "cells"] = Field(
+        "none",
+        description="train the head only, on what the frozen backbone makes of each tile once (slides, no augmentation): tiles "
+        "(means, for heads gap, cam, attention-mil) or cells (the last feature map, for all; large)",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the cross-entropy")
     color_jitter: float = Field(0.1, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
     stain_jitter: float = Field(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsol.cli.batch_picture import picture_batch
 from wsol.cli.config import Model, Tile, Train, parse
+from wsol.cli.embeddings import encoded
 from wsol.cli.files import write_json
 from wsol.cli.published import options
 from wsol.cli.supervision import Supervision, supervise
@@ -76,27 +77,30 @@ def train(
     drawn, fixed = _streams(listing, told, how, tile, tiles)
     strategy = _strategy(model, how, teacher, _class_weights(how, drawn, len(listing.classes)))
     criteria = _criteria(keep, strategy)
+    learner, encoder = net, ""
+    if how.embeddings != "none":
+        learner, drawn, fixed, encoder = encoded(net, drawn, fixed, tiles, model, how, criteria, ranks.count)
     validate = validation(
         listing, fold, told, fixed, criteria,
         map_class=map_class, masks=masks, tiles=tiles, per_slide=4 * how.tiles_per_bag, side=how.validate_at,
     )  # fmt: skip
     inputs = {"manifest": manifest} | ({"masks": masks} if masks and (told.masks is not None or validate.opened) else {})
     batches = _shares(drawn, ranks)
-    if ranks.first:
+    if ranks.first and learner is net:
         picture_batch(out / "batch.png", net, strategy, batches, listing.classes, seed)
     bf16 = bf16_pays(choose_device(how.device)) if how.bf16 == "auto" else how.bf16
     started = time.perf_counter()
 
-    def save(name: str, trained: Localizer, epoch: int, metrics: dict[str, float]) -> None:
+    def save(name: str, _: Localizer, epoch: int, metrics: dict[str, float]) -> None:
         meta = {"epoch": epoch, "metrics": metrics, "classes": listing.classes, "settings": settings, "fold": fold, "seed": seed}
-        save_checkpoint(trained, out / f"{name}.safetensors", meta)
+        save_checkpoint(net, out / f"{name}.safetensors", meta)
 
     history = fit(
-        net, strategy, batches, steps=len(drawn), validate=validate, keep=criteria, save=save,
+        learner, strategy, batches, steps=len(drawn), validate=validate, keep=criteria, save=save,
         **how.model_dump(include=FITTED), bf16=bf16, seed=seed, ranks=ranks,
         state_path=out / ".state", history_path=out / "history.csv",
         fingerprint={
-            "settings": settings, "fold": fold, "parent": str(parent), "map_class": map_class,
+            "settings": settings, "fold": fold, "parent": str(parent), "map_class": map_class, "encoder": encoder,
             **{k: file_hash(path) for k, path in inputs.items()},
         },
     )  # fmt: skip

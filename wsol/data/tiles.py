@@ -126,11 +126,9 @@ class ImageBatches:
         labels = torch.from_numpy(self.rows["label"].to_numpy(np.int64)[indices])
         images, samples = to_tensor([image for _, image, _ in found]), [self.rows["sample"][i] for i in indices]
         masks = [mask for _, _, mask in found if mask is not None]
-        return (
-            MaskedBatch(images, labels, samples, masks=torch.from_numpy(np.stack(masks)))
-            if masks
-            else Batch(images, labels, samples)
-        )
+        if masks:
+            return MaskedBatch(images, labels, samples, masks=torch.from_numpy(np.stack(masks)))
+        return Batch(images, labels, samples)
 
 
 class BagBatches:
@@ -223,9 +221,8 @@ class BagBatches:
             for tile in chosen.tolist():
                 images.append(self._tile(row, tile, rng, slides))
                 groups.append(bag)
-        indices = [i for i, _ in draws]
-        labels = torch.from_numpy(self.rows["label"].to_numpy(np.int64)[indices])
-        return self._batch(images, labels, [self.rows["sample"][i] for i in indices], torch.tensor(groups))
+        labels = torch.from_numpy(self.rows["label"].to_numpy(np.int64)[[i for i, _ in draws]])
+        return self._batch(images, labels, [self.rows["sample"][i] for i, _ in draws], torch.tensor(groups))
 
     def _tile(self, row: Any, tile: int, rng: np.random.Generator, slides: dict[str, Slide]) -> npt.NDArray[Any]:
         key = (row["path"], self.mpp, self.tile_px, *self.boxes[row["sample"]][tile].tolist())

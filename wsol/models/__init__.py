@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wsol.models.checkpoint import checkpoint_recipe as checkpoint_recipe
     from wsol.models.checkpoint import load_checkpoint as load_checkpoint
     from wsol.models.checkpoint import save_checkpoint as save_checkpoint
+    from wsol.models.encoded import Encoded as Encoded
     from wsol.models.heads.base import Head as Head
     from wsol.models.heads.decoders import PixelHead as PixelHead
     from wsol.models.heads.peaks import local_maxima as local_maxima
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Backbone": "backbones",
+    "Encoded": "encoded",
     "Features": "localizer",
     "Head": "heads.base",
     "Localizer": "localizer",
