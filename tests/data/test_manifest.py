@@ -105,6 +105,13 @@ def test_doubles_and_strange_masks_are_refused(dataset):
         dataset(mask_means="clas").check()
     with pytest.raises(ValueError, match="unknown positive class 'tumour'; did you mean 'tumor'"):
         dataset(positive=["tumour"]).check()
+    three = ["normal", "tumor", "necrosis"]
+    dataset(task="multiclass", classes=three).check()
+    for task, classes in (("binary", three), ("multiclass", three[:2]), ("multiclass", [*three[:2], "tumor"])):
+        with pytest.raises(ValueError, match="a binary task has two different classes, a multiclass one more"):
+            dataset(task=task, classes=classes).check()
+    with pytest.raises(ValueError, match="unknown task 'multilabel'"):
+        dataset(task="multilabel", classes=three).check()
 
 
 def test_failed_write_leaves_the_old_file(written, dataset, monkeypatch):

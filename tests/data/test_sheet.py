@@ -157,6 +157,22 @@ def test_options_are_checked(sheet):
         images.dataset(sheet(plain()), CLASSES, mask_values={"x": [1]})
     with pytest.raises(ValueError, match="did you mean 'class'"):
         images.dataset(sheet(plain()), CLASSES, mask_means="clas")
+    with pytest.raises(ValueError, match=r"positive: name one of the classes \['normal', 'tumor', 'necrosis'\]"):
+        images.dataset(sheet(plain()), [*CLASSES, "necrosis"])
+
+
+def test_more_than_two_classes_one_per_sample(sheet):
+    names = [*CLASSES, "necrosis"]
+    lines = [f"s{i},a{i}.png,{names[i % 3]},p{i // 3}" for i in range(12)]
+    found = images.dataset(sheet(lines), names, positive=["necrosis"], folds=4)
+    found.check()
+    labels = found.samples.drop_duplicates("sample").set_index("sample")["label"]
+    assert (found.task, found.positive) == ("multiclass", ["necrosis"])
+    assert labels.to_dict() == {f"s{i}": i % 3 for i in range(12)}
+    assert set(found.masks["sample"]) == {f"s{i}" for i in range(12) if i % 3 != 2}  # no necrosis: known to be empty
+    assert images.dataset(sheet(plain()), CLASSES, folds=3).task == "binary"
+    with pytest.raises(ValueError, match=r"unknown label 'tumor;necrosis'.*several are not supported"):
+        images.dataset(sheet([*lines[:-1], "s11,a11.png,tumor;necrosis,p3"]), names, positive=["tumor"])
 
 
 def test_listing_has_the_rows_of_the_dataset(sheet):

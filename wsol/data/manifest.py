@@ -49,7 +49,7 @@ class Dataset:
     Attributes:
         name: of the dataset; it stands in paths.
         kind: "slides" are cut into tiles, "images" are taken as they are.
-        task: "binary".
+        task: "binary" (two classes) or "multiclass" (more); a sample has one of them.
         classes: names; labels index them.
         positive: the declared positive class or classes, whose maps are drawn.
         mask_means: "class": the mask marks the positive class; "any-foreground": it marks something that every class may hold.
@@ -75,11 +75,14 @@ class Dataset:
     def check(self) -> None:
         """Raises ValueError where tables and declarations contradict themselves or each other."""
         _choice("kind", self.kind, ("slides", "images"))
-        _choice("task", self.task, ("binary",))
+        _choice("task", self.task, ("binary", "multiclass"))
         _choice("mask_means", self.mask_means, ("class", "any-foreground"))
         _choice("split_unit", self.split_unit, ("patient", "slide", "image"))
-        if len(self.classes) != 2 or len(set(self.classes)) != 2:
-            raise ValueError(f"{self.name}: a binary task has two different classes; got {self.classes}")
+        count = len(set(self.classes))
+        if count != len(self.classes) or not (count == 2 if self.task == "binary" else count > 2):
+            raise ValueError(
+                f"{self.name}: a binary task has two different classes, a multiclass one more; got {self.task} and {self.classes}"
+            )
         for name in self.positive:
             _choice("positive class", name, self.classes)
         if not self.positive:

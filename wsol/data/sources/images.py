@@ -28,9 +28,9 @@ def dataset(
 
     Args:
         sheet: the CSV.
-        classes: two names, as the `label` column has them.
-        positive: the class whose maps are drawn; the second by default.
-        mask_means: "class": masks mark the positive class; "any-foreground": something that both classes may hold.
+        classes: two names or more, as the `label` column has them; a sample has one of them.
+        positive: the class whose maps are drawn; the second of two by default.
+        mask_means: "class": masks mark the positive class; "any-foreground": something that every class may hold.
         mask_values: ids that are foreground per class, e.g. {tumor: [2]}; without it all ids above 0.
         folds: parts, at least 3; not used with a `split` column.
         valpx: validation samples per class whose masks may be opened; not used where the `split` column names some.

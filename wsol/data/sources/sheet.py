@@ -1,5 +1,4 @@
-"""The sample sheet: a CSV that lists one's own slides or images. Read strictly: every mistake is named with its row and what to
-do.
+"""The sample sheet: a CSV that lists one's own slides or images. Read strictly: each mistake is named with its row and a remedy.
 
 Rows count as a spreadsheet shows them: the header is row 1.
 """
@@ -70,9 +69,9 @@ class Options:
     seed: int
 
     def __post_init__(self) -> None:
-        if len(self.classes) != 2 or len(set(self.classes)) != 2 or not all(isinstance(c, str) for c in self.classes):
+        if not len(set(self.classes)) == len(self.classes) >= 2 or not all(isinstance(c, str) for c in self.classes):
             raise ValueError(
-                f"classes: two different names expected, as the `label` column has them, e.g. [normal, tumor]; got {self.classes}"
+                f"classes: two different names or more expected, as in column `label`, e.g. [normal, tumor]; got {self.classes}"
             )
         if self.mask_means not in ("class", "any-foreground"):
             raise ValueError(closest("mask_means", self.mask_means, ("class", "any-foreground")))
@@ -80,7 +79,7 @@ class Options:
             if name not in self.classes:
                 raise ValueError(closest("class", name, self.classes))
         if not self.positive:
-            raise ValueError(f"positive: name one of the classes {self.classes}, or leave the option out for {self.classes[1]!r}")
+            raise ValueError(f"positive: name one of the classes {self.classes}; of two, the second is it if none is named")
 
     @property
     def foreground(self) -> list[int]:
@@ -103,7 +102,8 @@ def options(
 ) -> Options:
     """Options with defaults filled in."""
     names = list(classes)
-    chosen = names[1:2] if positive is None else [positive] if isinstance(positive, str) else list(positive)
+    second = names[1:] if len(names) == 2 else []
+    chosen = second if positive is None else [positive] if isinstance(positive, str) else list(positive)
     return Options(kind, Path(sheet), names, chosen, mask_means, mask_values, folds, valpx, seed)
 
 
@@ -117,8 +117,7 @@ def build(given: Options) -> Dataset:
         unit = "image" if own and given.kind == "images" else "slide"
         warnings.warn(
             f"{given.sheet}: {len(unknown)} rows name no patient (the first is row {unknown[0]}): one patient may then be on "
-            f"both sides of a split, and "
-            f"numbers carry the badge of split unit {unit!r}. Fill in the `patient` column",
+            f"both sides of a split, and numbers carry the badge of split unit {unit!r}. Fill in the `patient` column",
             UserWarning,
             stacklevel=3,
         )
@@ -128,7 +127,7 @@ def build(given: Options) -> Dataset:
     return Dataset(
         name=given.sheet.stem,
         kind=given.kind,
-        task="binary",
+        task="binary" if len(given.classes) == 2 else "multiclass",
         classes=given.classes,
         positive=given.positive,
         mask_means=given.mask_means,
@@ -224,7 +223,7 @@ def _row(given: Options, number: int, cells: dict[str, str]) -> tuple[Row | None
             f"no file at path {str(path)!r}; paths are relative to the sheet's folder" if cells["path"] else "path is blank"
         )
     if cells["label"] not in given.classes:
-        wrong.append(closest("label", cells["label"], given.classes) + "; labels are the names in `classes`")
+        wrong.append(closest("label", cells["label"], given.classes) + "; labels are of `classes` (several are not supported)")
     mask = given.sheet.parent / cells["mask"] if cells.get("mask") else None
     if mask is not None and mask.suffix.lower() in (".geojson", ".json", ".xml"):
         wrong.append(f"mask {cells['mask']!r}: polygons are not read yet; draw them into a PNG or TIFF of level 0's size")
@@ -277,8 +276,7 @@ def _across(found: Sequence[Row]) -> list[str]:
         if (other := slides.setdefault(row.slide, row)).patient != row.patient:
             errors.append(
                 f"row {row.number}: slide {row.slide!r} is of patient {row.patient!r} here but of {other.patient!r} in row "
-                f"{other.number}; "
-                "a slide has one patient"
+                f"{other.number}; a slide has one patient"
             )
     return errors
 
