@@ -99,6 +99,8 @@ def test_curves_stand_side_by_side_and_other_datasets_stay_out(study):
     (figure,) = made["figures"]
     for words in ("Classification: accuracy", "PxAP on masks", "label-free scores", ">masks-6<"):
         assert words in figure["svg"]
+    bare = {k: v for k, v in curves(0).items() if k != "kept"}
+    assert ">masks-6<" not in section(part_of(study, [bare]))["figures"][0]["svg"]
     stranger = curves(0)
     stranger["key"]["dataset"] = "other"
     assert section(part_of(study, [stranger]))["figures"] == []

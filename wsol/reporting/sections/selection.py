@@ -203,7 +203,8 @@ def _curves(ax: Axes, columns: Sequence[str], histories: Sequence[Mapping[str, A
                         [epoch], [points[epoch]], color=INK, linestyle="none", label=name if named and n == 0 else None, **mark
                     )
     ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8.5, ncols=2)
+    if ax.get_legend_handles_labels()[0]:  # histories need not say which epochs were kept
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8.5, ncols=2)
 
 
 def _points(history: Mapping[str, Any], column: str) -> Iterator[tuple[int, float]]:
