@@ -72,8 +72,9 @@ def spread(study: dict[str, Any]) -> dict[str, Any]:
         ValueError: a defect concerns no model of the study.
     """
     wanted, models, evaluate = study.get("as_published"), study.get("models"), study.get("evaluate", {})
-    named = isinstance(wanted, list) and isinstance(models, dict) and all(isinstance(m, dict) for m in models.values())
-    if not named or not wanted or not isinstance(evaluate, dict):
+    if not (isinstance(wanted, list) and wanted and isinstance(models, dict) and isinstance(evaluate, dict)):
+        return study
+    if not all(isinstance(model, dict) for model in models.values()):
         return study
     found = dict(models)
     for defect in [d for d in wanted if d in IN_MODELS]:

@@ -155,11 +155,11 @@ def rows(scores: Iterable[Mapping[str, Any]]) -> list[Row]:
         _fill(row)
     order = {"test": 0, "valcl": 1}
 
-    def place(r: Row) -> tuple[Any, ...]:
+    def rank(r: Row) -> tuple[Any, ...]:
         below = 2 if r.floor else 1 if r.as_published else 0
         return r.dataset, order.get(r.split, 2), r.split, below, -(r.value("pxap").mean or 0.0), r.name
 
-    return sorted(found.values(), key=place)
+    return sorted(found.values(), key=rank)
 
 
 def _fill(row: Row) -> None:
