@@ -1,6 +1,6 @@
 """The gallery: every map method on the same regions of the demo's synthetic slides, one picture.
 
-    snakemake --cores 2 && python benchmarks/gallery.py --out gallery.png
+    snakemake --cores 2 && python benchmarks/studies/gallery.py --out gallery.png
 
 Regions of 256 x 256 px at 1 um per px, half of them tumor, from the slides that the demo tests on; maps of the tumor class from
 its `gap` localizer, rectified where the method says so, min-max of each image (here only: to see, not to compare). The contour

@@ -1,8 +1,8 @@
 """Every map method on the same crops of GlaS, the costly ones too: maps, seconds and memory of each.
 
-    python benchmarks/glas_maps.py --model results/train/glas-patient/gap/fold0/seed0/b-cl.safetensors --out crops
+    python benchmarks/studies/glas_maps.py --model results/train/glas-patient/gap/fold0/seed0/b-cl.safetensors --out crops
     wsol compare --sheet crops/sheet.csv $(cat crops/maps.txt) --no-floors --reference cam --out crops/compared
-    python benchmarks/glas_maps.py --out crops --costs
+    python benchmarks/studies/glas_maps.py --out crops --costs
 
 A masked forward per channel costs 1,280 forwards of the default net: at the full size of a GlaS image that is minutes a map. So
 the middle 224 x 224 pixels of a few images, at the resolution the net was trained at; classes and patients in turn. Maps are
