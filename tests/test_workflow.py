@@ -73,6 +73,18 @@ def test_the_grid_multiplies_and_from_is_an_edge(tmp_path):
     assert all("--parent results/train/tiny/gap/fold0/seed" in line for line in children)
 
 
+def test_processes_of_a_training_are_started_by_torchrun_and_share_its_threads(tmp_path):
+    study = write(tmp_path, models={"gap": {}, "pair": {"train": {"processes": 2}}})
+    shell = snakemake(tmp_path, "--dry-run", "--printshellcmds", "--configfile", study, "--set-threads", "train=2").stdout
+    alone, pair = sorted(
+        (line.split("command: ")[-1] for line in shell.splitlines() if "wsol train" in line), key=lambda line: "torchrun" in line
+    )
+    assert alone.startswith("wsol train")
+    assert "--threads $(((2 + 1 - 1) / 1))" in alone
+    assert pair.startswith("torchrun --standalone --nproc-per-node 2 --no-python wsol train")
+    assert "--threads $(((2 + 2 - 1) / 2))" in pair
+
+
 def test_a_probe_is_handed_the_checkpoint_of_its_shuffled_control(tmp_path):
     models = {"gap": {"output_stride": 32}, "noise": {"output_stride": 32, "shuffle_labels": True}}
     study = write(tmp_path, models=models, probe={"samples": 2, "shuffled": {"gap": "noise"}})
