@@ -6,7 +6,7 @@ A head always computes in float32 (float64 for float64 features), whatever autoc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,13 @@ class Head(nn.Module, ABC):
     reads: ClassVar[str] = "last"
     """ "last": built with the channels of the last stage; "stages": with the tuple of the channels of all stages."""
     affine: ClassVar[bool] = False
-    """Whether the logits are weight . mean_p F(p) + bias, which gives many map methods a closed form."""
+    """Whether the logits are weight . mean_p F(p) + bias, which gives many map methods a closed form. Not inherited: an heir may
+    pool as it likes, so it says so anew."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "affine" not in vars(cls) and cls.affine is True:
+            cls.affine = False
 
     def __init__(self, *, dropout: float = 0.0, bag_top: float = 0.25) -> None:
         """Args:

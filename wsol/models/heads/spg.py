@@ -42,6 +42,7 @@ class Spg(Gap):
     Maps, logits and closed forms are those of `gap`; the branches run in training only.
     """
 
+    affine = True
     paper = "Zhang et al., Self-produced Guidance for Weakly-supervised Object Localization, ECCV 2018"
     reads = "stages"
 
