@@ -104,8 +104,8 @@ def train_(
 
     Example: wsol train --manifest m.parquet --settings '{"head": "lse", "train": {"epochs": 12}}' --out run
 
-    Killed at any moment (kill -9, a full disk, the end of a job), the same command goes on after the last whole epoch and ends with
-    the weights of a run that nobody killed, to the bit on a CPU. Other settings, inputs or starting weights begin anew.
+    Killed at any moment (kill -9, a full disk, the end of a job), the same command goes on after the last whole epoch and ends
+    with the weights of a run that nobody killed, to the bit on a CPU. Other settings, inputs or starting weights begin anew.
 
     Out of memory: halve batch_size and set accumulate: 2, which takes the same steps; `crop` changes what is learned.
 

@@ -90,8 +90,8 @@ class Train(Section):
     def _something_for_each_process(self) -> Train:
         if self.processes > self.batch_size:
             raise ValueError(
-                f"processes: {self.processes} processes share each batch, and batch_size is {self.batch_size}: raise it, or lower "
-                "processes"
+                f"processes: {self.processes} processes share each batch, and batch_size is {self.batch_size}: "
+                "raise it, or lower processes"
             )
         return self
 
