@@ -11,7 +11,8 @@ def test_a_frozen_part_stays_in_evaluation_mode():
     net = build_localizer("efficientnet_lite0", "gap", 2, weights=None, freeze_bn=False, head_options={"dropout": 0.9})
     net.head.requires_grad_(False)
     net.train()
-    assert not net.head.training and net.backbone.training
+    assert not net.head.training
+    assert net.backbone.training
     f = net.encode(torch.rand(1, 3, 64, 64))
     assert torch.equal(net.head(f).logits, net.head(f).logits)  # no dropout in a frozen head
 
