@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from wsol.evaluation import CHECKS, Audit, Finding, PixelCounts, Placed, Study, best_ranges, best_threshold, count_pixels, examine
@@ -121,8 +121,10 @@ def test_the_best_ranges_are_those_of_every_threshold_tried(seed):
 def test_a_mirrored_threshold_is_found_on_the_whole_grid(best, used):
     study = but(claims=claim(threshold=used / 1000, oracle=((best / 1000, best / 1000),)))
     found = {f.check for f in examine(study)}
-    assert ("oracle-threshold" in found) == (best == used)
-    assert ("mirrored-threshold" in found) == (best + used == 1001 and abs(best - used) > 20)
+    slack = 0 if used % 10 else 5  # a threshold of two decimals may have been rounded to them
+    assume(slack not in (abs(best - used), abs(best + used - 1001)) or slack == 0)  # the edge itself is a matter of rounding
+    assert ("oracle-threshold" in found) == (abs(best - used) <= slack)
+    assert ("mirrored-threshold" in found) == (abs(best + used - 1001) <= slack and abs(1001 - 2 * used) > 20)
 
 
 def test_a_wide_range_of_best_thresholds_accuses_nobody():

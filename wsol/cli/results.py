@@ -60,12 +60,12 @@ def settings(scores: Iterable[dict[str, Any]], results: Path) -> dict[str, dict[
 
 
 def kept(scores: Iterable[dict[str, Any]], results: Path) -> dict[tuple[str, int, int], dict[str, int]]:
-    """(model, fold, seed) -> checkpoint -> the epoch that it is, for the checkpoints that were scored."""
+    """(model, fold, seed) -> checkpoint -> the epoch that it is, for the checkpoints that were scored; floors have none."""
     found: dict[tuple[str, int, int], dict[str, int]] = {}
     for one in scores:
         key = one["key"]
         recipe = results / "train" / RUN.format(**key) / f"{key['checkpoint']}.json"
-        if recipe.is_file() and (epoch := read_json(recipe)["meta"].get("epoch")) is not None:
+        if recipe.is_file() and (epoch := read_json(recipe).get("meta", {}).get("epoch")) is not None:
             found.setdefault((key["model"], int(key["fold"]), int(key["seed"])), {})[key["checkpoint"]] = int(epoch)
     return found
 
