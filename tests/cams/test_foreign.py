@@ -241,3 +241,26 @@ def test_a_transformer_is_drawn_or_says_why_not(method, images, targets):
         assert cam(method, above, images, targets, moves="flips").shape == below.shape
     else:
         assert cam(method, above, images, targets).shape == below.shape
+
+
+@pytest.mark.parametrize("method", ["occlusion", "sess"])
+def test_a_coarse_cut_keeps_to_the_budget_of_its_finest_layers(method, images):
+    class Counting(nn.Conv2d):
+        def forward(self, x):
+            made = super().forward(x)
+            largest.append(4 * made.numel())
+            return made
+
+    largest: list[int] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fine = [Counting(3, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(8)]
+        module = nn.Sequential(nn.Sequential(*fine), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
+    net = from_module(module, "0", size=(40, 56))
+    assert net.backbone.density == 16
+    largest.clear()
+    options = {"occlusion": {"window": 8, "stride": 8, "fill": "black"}, "sess": {"scales": (2.0,)}}[method]
+    budget = 2**21
+    room.cam(method, net, images[:1], budget=budget, **options)
+    assert max(largest) * 4 <= budget  # an estimate by the stage alone makes one chunk of all
+    assert len(largest) < 20  # and chunks hold several images

@@ -24,6 +24,8 @@ For a CPU: small chunks stay in its caches and reuse their memory; above a last 
 
 _WORKSPACE = 8  # a residual block holds about 4 tensors of its output's size, an inverted bottleneck 2 of 6 times its input's
 
+_HELD = 4  # where every layer's output is known: one is read, one made, a shortcut waits, and one to spare
+
 _SAMPLE = 8  # changed images, besides the batch, that show the ranges for int8
 
 
@@ -76,6 +78,15 @@ class Evidence:
         if self.images is None:
             raise ValueError("this method changes the images: give images, not only features")
         return plain(self.images)
+
+    @property
+    def row(self) -> int:
+        """Bytes that the whole net takes for one image, a rough estimate from the features, and from what is not among them."""
+        known = _bytes(self.features.stages) * _WORKSPACE
+        if self.images is None:
+            return known
+        density = max(3.0, getattr(self.net.backbone, "density", 0.0))  # values per pixel; the image itself has three
+        return max(known, int(4 * density * self.images[0, 0].numel()) * _HELD)
 
     @property
     def scores(self) -> Tensor:
@@ -140,7 +151,6 @@ class Evidence:
             float32 (n, k).
         """
         make, count = _maker(images, count)
-        row = _bytes(self.features.stages) * _WORKSPACE
         digits: AbstractContextManager[object] = nullcontext()
         if int8 and count:
             sample = torch.cat([self.pixels, make(slice(0, min(count, _SAMPLE)))]).contiguous(memory_format=torch.channels_last)
@@ -151,7 +161,7 @@ class Evidence:
                 features = self.net.encode(x)
             return self._head(features)
 
-        return self._run(make, count, row, run)
+        return self._run(make, count, self.row, run)
 
     def look(self, images: Tensor, layers: Sequence[int]) -> dict[int, tuple[Tensor, Tensor]]:
         """Layer -> features and slope, float32 (b, c, h, w), for other images of the same batch (noisy ones): one more pass."""

@@ -22,7 +22,7 @@ from wsol.models import Localizer
 SCALES = tuple(1 + 64 * i / 224 for i in range(12))
 """The authors' sides, 224 + 64 i px, in shares of 224 px."""
 
-_ROW = 24  # bytes of a window's largest stage that its pass takes: a graph holds about three times what a mere pass does
+_GRAPH = 3  # a graph holds about three times what a mere pass does
 _BLUR = (11, 5.0)  # side and deviation of the authors' Gaussian, px
 
 
@@ -188,7 +188,7 @@ class Sess(Wrapper):
         images = evidence.pixels
         height, width = layout.side
         share = height * width / (layout.size[0] * layout.size[1])
-        row = int(_ROW * 4 * max(stage[0].numel() for stage in evidence.features.stages) * share)
+        row = int(_GRAPH * evidence.row * share)
         for scale, size in enumerate(layout.sizes):
             large = resized(images, size, antialias=not self.exact)
             here = torch.tensor([window.scale == scale for window in layout.windows])

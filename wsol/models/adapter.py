@@ -100,6 +100,7 @@ class Parts:
         stand_ins: for each cut, what to run the module on from there.
         cells: image pixels per cell, (down, across), at each cut; None before that is known.
         classes: how many logits there are to be; None: as many as there are.
+        density: values per image pixel in the largest output of any layer, between the cuts too; 0 before that is known.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Parts:
         self.classes = classes
         self.stand_ins = [StandIn(True, None) for _ in self.names]
         self.cells: list[tuple[float, float] | None] = [None for _ in self.names]
+        self.density = 0.0
         self._reshape = reshape
         self._arranged: dict[tuple[int, tuple[int, ...]], Arrangement | None] = {}  # by number and shape of the output
         self._arrangements: dict[tuple[int, ...], Arrangement | None] = {}  # by number, c, h, w of the grid

@@ -29,6 +29,11 @@ class ForeignBackbone(Backbone):
         self.strides = tuple(max(1, round(cell[0])) for cell in parts.cells if cell)
         self.freeze_bn = True
 
+    @property
+    def density(self) -> float:
+        """Values per image pixel in the largest output of any layer of the module: a coarse cut says nothing of finer ones."""
+        return self.parts.density
+
     def normalize(self, images: Tensor) -> Tensor:
         """What `from_module` was told."""
         return self.parts.normalize(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -63,6 +64,7 @@ def inspect_parts(
         census = whole.census(trial.images)
         _check_passes(names, [name for name, _ in census], type(module).__name__)
         parts = Parts(module, names, reshape, normalize, classes)
+        parts.density = max(math.prod(shape) for _, shape in census if shape) / (len(trial.images) * size[0] * size[1])
         cells = parts.features(normalize(trial.images), stop=len(names) - 1)
         grids = [part.grid for part in cells]
         for number, grid in enumerate(grids):
