@@ -157,3 +157,24 @@ def test_cam_needs_a_head_with_class_maps(gap_net, images, targets):
     logits = net(images).logits.gather(1, targets[:, None])[:, 0] - net.head.layer.bias[targets]
     torch.testing.assert_close(h.sum((1, 2)), logits, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(cam("grad-cam", net, images, targets).sum((1, 2)), logits, atol=1e-2)
+
+
+def test_features_of_other_images_are_refused(gap_net, images):
+    f = gap_net.encode(images)
+    for other in (images[:2], torch.cat([images, images], 3)):
+        with pytest.raises(ValueError, match=r"features of shape \(4, 16, 5, 7\) do not belong to images of shape"):
+            cam("grad-cam", gap_net, other, features=f)
+
+
+@pytest.mark.parametrize("method", ["layer-cam", "fused"])
+def test_a_stage_named_from_both_ends_is_named_twice(method, gap_net, images):
+    with pytest.raises(ValueError, match=r"none twice; \[-1, 2\] are stages \[2, 2\]"):
+        cam(method, gap_net, images, layers=[-1, 2])
+
+
+def test_images_and_nets_of_another_kind_are_told_what_to_do(gap_net, images):
+    for given, words in ((images.double(), r"float64, the net is torch.float32: call"), (images.numpy(), "torch.from_numpy")):
+        with pytest.raises(TypeError, match=words):
+            cam("grad-cam", gap_net, given)
+    with pytest.raises(TypeError, match=r"got Linear: wrap .*from_module"):
+        cam("grad-cam", torch.nn.Linear(2, 2), images)

@@ -127,3 +127,9 @@ def test_numpy_maps_need_no_torch():
         "print('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("wrapper", ["smooth", "tta", "fused", "sess"])
+def test_a_wrapper_is_rectified_as_its_base_which_is_asked_for(wrapper):
+    with pytest.raises(ValueError, match=rf"'{wrapper}' draws another method.*pass the base's name"):
+        finish(np.eye(3, dtype=np.float32), None, relu=wrapper)

@@ -125,6 +125,8 @@ def cams(
         TypeError: an option that the method does not have (the message names those it has), targets that are no integers.
     """
     drawers = _drawers(methods, options or {})
+    if not isinstance(net, Localizer):
+        raise TypeError(f"net must be a Localizer; got {type(net).__name__}: wrap your module by wsol.models.from_module")
     if any(module.training for module in net.modules()):
         raise RuntimeError(
             "maps need evaluation mode (dropout and live batch norm would draw another net): call net.eval() first"
@@ -177,15 +179,44 @@ def _check_given(net: Localizer, images: Tensor | None, features: Features | Non
     """Raise unless images and features hold all that the methods read."""
     if images is None and features is None:
         raise ValueError("give images, or the features of net.encode(images)")
+    _check_kind(net, images)
+    if images is not None and features is not None:
+        _check_pair(net, images, features)
     for name, drawer in drawers.items():
         if drawer.needs_images and images is None:
             raise ValueError(f"{name!r} changes the images: give images besides the features")
-        for layer in drawer.layers:
-            number = net.stage_number(layer)
+        numbers = [net.stage_number(layer) for layer in drawer.layers]
+        if len(set(numbers)) != len(numbers):
+            raise ValueError(f"layers of {name!r} must name stages, none twice; {list(drawer.layers)} are stages {numbers}")
+        for number in numbers:
             if features is not None and len(net.backbone.channels) - number > len(features.stages):
                 raise ValueError(
                     f"stage {number} is not among the last {len(features.stages)} stages, which the given features hold"
                 )
+
+
+def _check_kind(net: Localizer, images: Tensor | None) -> None:
+    """Raise unless images are a tensor that the net can read."""
+    if images is None:
+        return
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor (b, 3, H, W) in [0, 1]; got {type(images).__name__}; use torch.from_numpy")
+    wanted = next((p.dtype for p in net.parameters() if p.is_floating_point()), images.dtype)
+    wider = wanted == torch.float32 and images.dtype != wanted  # a float64 net may read float32 images
+    if images.is_floating_point() and wider and not torch.is_autocast_enabled(images.device.type):
+        raise TypeError(f"images are {images.dtype}, the net is {wanted}: call images.to({wanted})")
+
+
+def _check_pair(net: Localizer, images: Tensor, features: Features) -> None:
+    """Raise unless the features may be those of the images: as many, and cells of the strides."""
+    stride, last = net.backbone.strides[-1], features.last
+    cells = tuple(last.shape[2:])
+    near = all(abs(side / stride - n) <= 1 + 0.1 * n for side, n in zip(images.shape[2:], cells, strict=True))
+    if len(images) != len(last) or not near:
+        raise ValueError(
+            f"features of shape {tuple(last.shape)} do not belong to images of shape {tuple(images.shape)} at stride {stride}: "
+            "give net.encode(images) of the same images"
+        )
 
 
 def _seed(generator: torch.Generator | None) -> int:

@@ -6,6 +6,7 @@ bleeding into its neighborhood; scaling last makes the scores span what was aske
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
@@ -32,7 +33,8 @@ def finish(
     Args:
         m: (h, w) or (b, h, w), numpy or torch.
         size: (H, W) to resize to, bilinear with align_corners=False; None keeps (h, w).
-        relu: rectify first; or the name of a method, whose class fact `rectified` decides; None keeps the sign.
+        relu: rectify first; or the name of a method, whose class fact `rectified` decides (of a
+            wrapper such as "smooth", name the base); None keeps the sign.
         normalize: "minmax" per image to [0, 1], a constant map to zeros; "range" (m - low) / (high - low), clipped to [0, 1],
             with `scope=(low, high)`; "sigmoid" 1 / (1 + exp(-m)); None leaves the units.
         scope: "image", or (low, high) for "range": one scale for all images, so that "nothing here" can be said.
@@ -107,5 +109,10 @@ def _rectifies(relu: bool | str | None) -> bool:
     if isinstance(relu, str):
         from wsol.cams import METHODS
 
-        return bool(resolve("CAM method", relu, METHODS, "wsol.cams").rectified)
+        kind = resolve("CAM method", relu, METHODS, "wsol.cams")
+        if "base" in inspect.signature(kind).parameters:
+            raise ValueError(
+                f"{relu!r} draws another method, whose map it rectifies or not: pass the base's name ('grad-cam') or a bool"
+            )
+        return bool(kind.rectified)
     return bool(relu)

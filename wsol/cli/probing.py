@@ -95,10 +95,11 @@ class Probed:
 
     def score(self, name: str, raw: Map, size: tuple[int, int]) -> Map:
         """A raw map as a score (H, W) in [0, 1]: rectified where its method is, resized, min-max."""
-        from wsol.cams import finish
+        from wsol.cams import drawer, finish
 
-        methods = {m["id"]: m["method"] for m in self.methods}
-        return finish(raw, size, relu=methods.get(name, False), normalize="minmax")
+        made = next((m for m in self.methods if m["id"] == name), None)
+        relu = bool(made and drawer(made["method"], made.get("options", {})).rectified)
+        return finish(raw, size, relu=relu, normalize="minmax")
 
     def zero(self) -> Map:
         """The color that is 0 in the net's normalized space, (3,), cut to [0, 1]."""
