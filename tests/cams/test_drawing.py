@@ -178,3 +178,8 @@ def test_images_and_nets_of_another_kind_are_told_what_to_do(gap_net, images):
             cam("grad-cam", gap_net, given)
     with pytest.raises(TypeError, match=r"got Linear: wrap .*from_module"):
         cam("grad-cam", torch.nn.Linear(2, 2), images)
+
+
+def test_targets_are_a_tensor(gap_net, images):
+    with pytest.raises(TypeError, match=r"got \[0, 2, 1, 2\]: use torch.tensor"):
+        cam("grad-cam", gap_net, images, [0, 2, 1, 2])

@@ -295,3 +295,10 @@ def test_int8_shares_no_pass_with_float32(net, images, targets):
     assert torch.equal(d["b"], cam("score-cam", net, images, targets, int8=True))
     with pytest.raises(ValueError, match="bf16 and int8 exclude each other"):
         cam("score-cam", net, images, targets, int8=True, bf16=True)
+
+
+def test_all_classes_are_checked_as_one_is(gap_net, images):
+    with pytest.raises(ValueError, match="budget must be positive"):
+        score_cams(gap_net, images, budget=0)
+    with pytest.raises(TypeError, match="did you mean 'weighting'"):
+        score_cams(gap_net, images, weightin="prob")

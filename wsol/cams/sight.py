@@ -113,6 +113,8 @@ def _checked(targets: Tensor | None, logits: Tensor) -> Tensor:
     count, classes = logits.shape
     if targets is None:
         return logits.detach().argmax(1)
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be an int64 tensor, one class per image; got {targets!r}: use torch.tensor([...])")
     if targets.is_floating_point() or targets.dtype == torch.bool:
         raise TypeError(f"targets must be int64 class indices; got {targets.dtype}")
     if targets.shape != (count,):

@@ -48,7 +48,8 @@ def list_(
         return
     width = max(len(r["name"]) for r in rows)
     for row in rows:
-        typer.echo(f"{row['name']:<{width}}  {row['summary']}" + (f"  [{row['paper']}]" if row["paper"] else ""))
+        options = f"  (options: {', '.join(row['options'])})" if row.get("options") else ""
+        typer.echo(f"{row['name']:<{width}}  {row['summary']}" + (f"  [{row['paper']}]" if row["paper"] else "") + options)
 
 
 def config_(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from wsol._names import closest, resolve
 
 
 def catalog(what: str) -> list[dict[str, Any]]:
-    """Rows with name, paper and summary (first sentence of the docstring), in table order.
+    """Rows with name, paper and summary (first sentence of the docstring), in table order; of CAM methods the options, too.
 
     Raises:
         ValueError: there is no such list; the message names the nearest.
@@ -27,7 +28,17 @@ def catalog(what: str) -> list[dict[str, Any]]:
     if what not in tables:
         raise ValueError(closest("list", what, tables))
     table, package = tables[what]
-    return [_row(name, resolve(what, name, table, package)) for name in table]
+    rows = [_row(name, resolve(what, name, table, package)) for name in table]
+    if what == "cams":
+        for row in rows:
+            row["options"] = _options(resolve(what, row["name"], table, package))
+    return rows
+
+
+def _options(thing: Any) -> dict[str, Any]:
+    """Name -> default of the keyword-only arguments."""
+    known = inspect.signature(thing).parameters.values()
+    return {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in known if p.kind is p.KEYWORD_ONLY}
 
 
 def _row(name: str, thing: Any) -> dict[str, Any]:
