@@ -183,3 +183,19 @@ def test_images_and_nets_of_another_kind_are_told_what_to_do(gap_net, images):
 def test_targets_are_a_tensor(gap_net, images):
     with pytest.raises(TypeError, match=r"got \[0, 2, 1, 2\]: use torch.tensor"):
         cam("grad-cam", gap_net, images, [0, 2, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "error", "words"),
+    [
+        ("grad-cam", {"layers": -1}, TypeError, "list of stage numbers"),
+        ("layer-cam", {"layers": ["layer4"]}, TypeError, "list of stage numbers"),
+        ("smooth", {"n": 2.5}, TypeError, "n must be an integer; got 2.5"),
+        ("smooth", {"level": float("nan")}, ValueError, "level must be a number"),
+        ("layer-cam", {"gamma": float("nan")}, ValueError, "gamma must be a number"),
+        ("cam", {"budget": 1.5}, TypeError, "budget must be an integer"),
+    ],
+)
+def test_options_of_another_kind_are_refused(method, options, error, words, gap_net, images):
+    with pytest.raises(error, match=words):
+        cam(method, gap_net, images, **options)

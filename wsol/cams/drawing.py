@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, Literal, overload
 
 import torch
@@ -131,6 +132,8 @@ def cams(
         raise RuntimeError(
             "maps need evaluation mode (dropout and live batch norm would draw another net): call net.eval() first"
         )
+    if budget is not None and not isinstance(budget, Integral):
+        raise TypeError(f"budget must be an integer, bytes of one chunk; got {budget!r}")
     if budget is not None and budget < 1:
         raise ValueError(f"budget must be positive, bytes of one chunk; got {budget}")
     _check_given(net, images, features, drawers)
@@ -159,7 +162,20 @@ def drawer(method: str, options: Mapping[str, Any]) -> Cam:
     for option in options:
         if option not in known:
             raise TypeError(closest(f"option of CAM method {method!r}:", option, known or ["none"]))
+    for option, value in options.items():
+        _check_option(option, value, inspect.signature(kind).parameters[option].default)
     return kind(**options)
+
+
+def _check_option(option: str, value: Any, default: Any) -> None:
+    """Raise for layers that are no list of integers, a fraction where an integer belongs, NaN."""
+    if option == "layers" and value is not None:
+        if isinstance(value, str | int | float) or not all(isinstance(i, Integral) for i in value):
+            raise TypeError(f"layers must be a list of stage numbers, such as [-1]; got {value!r}")
+    elif type(default) is int and not isinstance(value, Integral):
+        raise TypeError(f"{option} must be an integer; got {value!r}")
+    elif isinstance(value, float) and value != value:
+        raise ValueError(f"{option} must be a number; got NaN")
 
 
 def _drawers(methods: Sequence[str] | Mapping[str, str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Cam]:

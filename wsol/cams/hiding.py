@@ -89,6 +89,8 @@ def fill_color(net: Localizer, images: Tensor, fill: Fill) -> Tensor:
     if fill != "mean":
         return ends[:1] if fill == "black" else ends[1:]
     dark, bright = net.backbone.normalize(ends)
+    if dark.shape != (3, 1, 1):
+        raise ValueError("the normalization of this backbone resizes images: use fill='black' or fill='white'")
     color = (dark / (dark - bright))[None]
     rest = net.backbone.normalize(color.expand(1, 3, 1, 1))
     if not (rest.abs() < 1e-3).all():
