@@ -117,6 +117,7 @@ class AttentionMil(PooledFeatures):
     `extra["tile_scores"]` (b, k) are the e_k of the tiles.
     """
 
+    affine = True  # of one image; attention is among the tiles of a bag
     paper = _PAPER
 
     def __init__(
