@@ -83,19 +83,14 @@ def fill_color(net: Localizer, images: Tensor, fill: Fill) -> Tensor:
     "mean" is the color that the backbone normalizes to 0.
 
     Raises:
-        ValueError: there is no such color, because the backbone does more than shift and scale each channel.
+        ValueError: there is no such color (see `Backbone.blank_color`).
     """
-    ends = images.new_tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, 1, 1)
     if fill != "mean":
-        return ends[:1] if fill == "black" else ends[1:]
-    dark, bright = net.backbone.normalize(ends)
-    if dark.shape != (3, 1, 1):
-        raise ValueError("the normalization of this backbone resizes images: use fill='black' or fill='white'")
-    color = (dark / (dark - bright))[None]
-    rest = net.backbone.normalize(color.expand(1, 3, 1, 1))
-    if not (rest.abs() < 1e-3).all():
-        raise ValueError("no color is 0 after the normalization of this backbone: use fill='black' or fill='white'")
-    return color
+        return images.new_full((1, 3, 1, 1), 0.0 if fill == "black" else 1.0)
+    try:
+        return net.backbone.blank_color(images)
+    except ValueError as error:
+        raise ValueError(f"{error}: use fill='black' or fill='white'") from error
 
 
 def checked_fill(fill: Fill) -> Fill:

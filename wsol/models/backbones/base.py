@@ -50,6 +50,25 @@ class Backbone(nn.Module, ABC):
         """`stage(number, x)`, and what the stage hands to the head besides (`Features.extra`); nothing for most."""
         return self.stage(number, x), {}
 
+    def blank_color(self, images: Tensor) -> Tensor:
+        """The color (1, 3, 1, 1) that `normalize` maps to 0: what a hidden pixel has in the literature, who hide after it.
+
+        ImageNet's mean color for most, mid-gray for `efficientnet_lite0`; in the type and on the device of `images`.
+
+        Raises:
+            ValueError: there is none, since `normalize` resizes, or is no affine function of a pixel's three values.
+        """
+        corners = torch.cat([torch.zeros(1, 3), torch.eye(3)]).to(images)[..., None, None]
+        ends = self.normalize(corners)
+        if ends.shape != corners.shape:
+            raise ValueError("the normalization of this backbone resizes images: no color stands for nothing; choose one")
+        plain = ends.flatten(1).double().cpu()
+        slope = (plain[1:] - plain[0]).T  # values out by values in
+        color = torch.linalg.lstsq(slope, -plain[:1].T).solution.T.to(images)[..., None, None]
+        if not bool((self.normalize(color).abs() < 1e-3).all()):
+            raise ValueError("no color is 0 after the normalization of this backbone, which is not affine; choose a color")
+        return color
+
     @staticmethod
     def find_imagenet() -> Path:
         """The file with the ImageNet weights. Raises RuntimeError saying how to get it, if it is not there."""

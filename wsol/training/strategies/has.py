@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wsol.training.blank import blank_color
 from wsol.training.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -57,4 +56,4 @@ class HideAndSeek(Strategy):
         b, _, height, width = batch.images.shape
         blocks = torch.rand(b, 1, -(-height // self.grid), -(-width // self.grid), generator=generator) < self.prob
         pixels = blocks.repeat_interleave(self.grid, 2).repeat_interleave(self.grid, 3)[..., :height, :width]
-        return torch.where(pixels.to(batch.images.device), blank_color(net, batch.images), batch.images)
+        return torch.where(pixels.to(batch.images.device), net.backbone.blank_color(batch.images), batch.images)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsol._names import closest
-from wsol.training.blank import blank_color
 from wsol.training.losses import cross_entropy
 from wsol.training.sizes import barrier_strength, log_barrier
 from wsol.training.strategies.base import Strategy
@@ -177,7 +176,7 @@ class MaxMin(Strategy):
         """Logits of the images where the mask leaves them."""
         if self.classifier is None:
             raise ValueError("maxmin has no head for the halves of an image yet; call attach(net) before the optimizer is made")
-        half = images * mask + blank_color(net, images) * (1 - mask)
+        half = images * mask + net.backbone.blank_color(images) * (1 - mask)
         if self.scale < 1:
             half = functional.interpolate(half, scale_factor=self.scale, mode="bilinear")
         logits: Tensor = self.classifier(net.encode(half), groups=groups, labels=labels).logits
