@@ -152,15 +152,17 @@ def _strategy(model: Model, how: Train, teacher: Localizer | None, class_weights
     """The strategy of one model; the maps of its parent are its seeds, where it asks for some."""
     from wsol.training import build_strategy, choose_device, strategy_options
 
-    options = {"label_smoothing": how.label_smoothing, **model.strategy_options}
+    known = strategy_options(model.strategy)
+    learns_labels = {"label_smoothing": how.label_smoothing} if "label_smoothing" in known else {}
+    options = {**learns_labels, **model.strategy_options}
     if class_weights is not None:
-        if "class_weights" not in strategy_options(model.strategy) or "class_weights" in options:
+        if "class_weights" not in known or "class_weights" in options:
             raise ValueError(
                 f"balance: loss sets the class_weights of strategy {model.strategy!r}, which has none or was given some; take "
                 "balance: sampler, or none"
             )
         options["class_weights"] = class_weights
-    if "seeds" in strategy_options(model.strategy):
+    if "seeds" in known:
         options["seeds"] = seed_maps(teacher, model.seeds, choose_device(how.device))
     strategy: Strategy = build_strategy(model.strategy, **options)
     if strategy.needs_parent and teacher is None:

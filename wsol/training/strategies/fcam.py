@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,8 +53,6 @@ class FCam(Seeded):
         strength: float = 1.0,
         strength_end: float = 10.0,
         empty_class: int | None = None,
-        label_smoothing: float = 0.0,
-        class_weights: Sequence[float] | None = None,
     ) -> None:
         """Args:
         seeds: maps of the teacher, the classifier itself.
@@ -74,17 +71,12 @@ class FCam(Seeded):
         strength: t of the barrier in the first epoch.
         strength_end: the largest t; it grows by 1 % an epoch.
         empty_class: class whose images have no foreground.
-        label_smoothing: without effect, no label is learned.
-        class_weights: without effect, too.
         """
         sampler = SeedSampler(
             foreground=foreground, background=background, power=power, dilation=dilation, lowest=lowest, otsu=True,
             erosion=erosion,
         )  # fmt: skip
-        super().__init__(
-            seeds=seeds, sampler=sampler, weight=weight, empty_class=empty_class,
-            label_smoothing=label_smoothing, class_weights=class_weights,
-        )  # fmt: skip
+        super().__init__(seeds=seeds, sampler=sampler, weight=weight, empty_class=empty_class)
         for name, value in {"crf": crf, "size": size}.items():
             if not value >= 0:
                 raise ValueError(f"{name} is a weight and must not be negative; got {value}")

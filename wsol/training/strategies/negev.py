@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,8 +42,6 @@ class Negev(Seeded):
         released: bool = False,
         weight: float = 1.0,
         empty_class: int | None = None,
-        label_smoothing: float = 0.0,
-        class_weights: Sequence[float] | None = None,
     ) -> None:
         """Args:
         seeds: maps of the teacher, the classifier itself.
@@ -56,16 +53,11 @@ class Negev(Seeded):
         released: background seeds as the released code draws them.
         weight: of the loss on seeds (lambda), against 1 for images of the empty class.
         empty_class: class whose images have no foreground.
-        label_smoothing: without effect, no label is learned.
-        class_weights: without effect, too.
         """
         sampler = SeedSampler(
             foreground=foreground, background=background, power=power, dilation=dilation, lowest=lowest, released=released
         )
-        super().__init__(
-            seeds=seeds, sampler=sampler, weight=weight, empty_class=empty_class,
-            label_smoothing=label_smoothing, class_weights=class_weights,
-        )  # fmt: skip
+        super().__init__(seeds=seeds, sampler=sampler, weight=weight, empty_class=empty_class)
 
     def attach(self, net: Localizer) -> None:
         """Only the decoder learns."""
