@@ -54,6 +54,8 @@ def test_by_the_loss_every_class_weighs_the_same(handed, source):
 def test_a_balance_that_cannot_be(handed):
     with pytest.raises(ValueError, match="balance: loss sets the class_weights of strategy 'classify'"):
         handed(how={"balance": "loss"}, strategy_options={"class_weights": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="class_weights of strategy 'negev', which has none"):
+        handed(how={"balance": "loss"}, strategy="negev", head="decoded")
     with pytest.raises(ConfigError, match="'none', 'sampler' or 'loss'; got 'both'"):
         handed(how={"balance": "both"})
 

@@ -126,16 +126,7 @@ def cams(
         TypeError: an option that the method does not have (the message names those it has), targets that are no integers.
     """
     drawers = _drawers(methods, options or {})
-    if not isinstance(net, Localizer):
-        raise TypeError(f"net must be a Localizer; got {type(net).__name__}: wrap your module by wsol.models.from_module")
-    if any(module.training for module in net.modules()):
-        raise RuntimeError(
-            "maps need evaluation mode (dropout and live batch norm would draw another net): call net.eval() first"
-        )
-    if budget is not None and not isinstance(budget, Integral):
-        raise TypeError(f"budget must be an integer, bytes of one chunk; got {budget!r}")
-    if budget is not None and budget < 1:
-        raise ValueError(f"budget must be positive, bytes of one chunk; got {budget}")
+    check_net(net, budget)
     _check_given(net, images, features, drawers)
     stages = sorted({net.stage_number(i) for drawer in drawers.values() if drawer.needs_gradient for i in drawer.layers})
     seen, said, chosen, slopes = look(net, images, features, targets, stages)
@@ -178,6 +169,32 @@ def _check_option(option: str, value: Any, default: Any) -> None:
         raise ValueError(f"{option} must be a number; got NaN")
 
 
+def check_net(net: Localizer, budget: int | None) -> None:
+    """Raise unless maps can be drawn of the net, in chunks of so many bytes."""
+    if not isinstance(net, Localizer):
+        raise TypeError(f"net must be a Localizer; got {type(net).__name__}: wrap your module by wsol.models.from_module")
+    if any(module.training for module in net.modules()):
+        raise RuntimeError(
+            "maps need evaluation mode (dropout and live batch norm would draw another net): call net.eval() first"
+        )
+    if budget is not None and not isinstance(budget, Integral):
+        raise TypeError(f"budget must be an integer, bytes of one chunk; got {budget!r}")
+    if budget is not None and budget < 1:
+        raise ValueError(f"budget must be positive, bytes of one chunk; got {budget}")
+
+
+def check_images(net: Localizer, images: Tensor | None) -> None:
+    """Raise unless images are a tensor that the net can read."""
+    if images is None:
+        return
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor (b, 3, H, W) in [0, 1]; got {type(images).__name__}; use torch.from_numpy")
+    wanted = next((p.dtype for p in net.parameters() if p.is_floating_point()), images.dtype)
+    differs = wanted == torch.float32 and images.dtype != wanted  # a float64 net may read float32 images
+    if images.is_floating_point() and differs and not torch.is_autocast_enabled(images.device.type):
+        raise TypeError(f"images are {images.dtype}, the net is {wanted}: call images.to({wanted})")
+
+
 def _drawers(methods: Sequence[str] | Mapping[str, str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Cam]:
     """A configured method for each id."""
     if isinstance(methods, str):
@@ -195,7 +212,7 @@ def _check_given(net: Localizer, images: Tensor | None, features: Features | Non
     """Raise unless images and features hold all that the methods read."""
     if images is None and features is None:
         raise ValueError("give images, or the features of net.encode(images)")
-    _check_kind(net, images)
+    check_images(net, images)
     if images is not None and features is not None:
         _check_pair(net, images, features)
     for name, drawer in drawers.items():
@@ -209,18 +226,6 @@ def _check_given(net: Localizer, images: Tensor | None, features: Features | Non
                 raise ValueError(
                     f"stage {number} is not among the last {len(features.stages)} stages, which the given features hold"
                 )
-
-
-def _check_kind(net: Localizer, images: Tensor | None) -> None:
-    """Raise unless images are a tensor that the net can read."""
-    if images is None:
-        return
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a tensor (b, 3, H, W) in [0, 1]; got {type(images).__name__}; use torch.from_numpy")
-    wanted = next((p.dtype for p in net.parameters() if p.is_floating_point()), images.dtype)
-    wider = wanted == torch.float32 and images.dtype != wanted  # a float64 net may read float32 images
-    if images.is_floating_point() and wider and not torch.is_autocast_enabled(images.device.type):
-        raise TypeError(f"images are {images.dtype}, the net is {wanted}: call images.to({wanted})")
 
 
 def _check_pair(net: Localizer, images: Tensor, features: Features) -> None:

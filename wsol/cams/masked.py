@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import mul
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from wsol._names import closest
 from wsol.cams.base import Evidence, OneLayer
-from wsol.cams.drawing import drawer
+from wsol.cams.drawing import check_images, check_net, drawer
 from wsol.cams.evidence import BUDGET
 from wsol.cams.hiding import Digits, Fill, checked_digits, checked_fill, contrast, probabilities, scaled, through
 from wsol.cams.sight import look
@@ -258,12 +258,9 @@ def score_cams(net: Localizer, images: Tensor, *, budget: int = BUDGET, **option
         ValueError: a budget below 1.
         TypeError: an option that "score-cam" does not have.
     """
-    if any(module.training for module in net.modules()):
-        raise RuntimeError("maps need evaluation mode: call net.eval() first")
-    if budget < 1:
-        raise ValueError(f"budget must be positive, bytes of one chunk; got {budget}")
-    method = drawer("score-cam", options)
-    assert isinstance(method, ScoreCam)
+    check_net(net, budget)
+    check_images(net, images)
+    method = cast(ScoreCam, drawer("score-cam", options))
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         evidence = Evidence(net, *look(net, images, None, None, ()), images, budget=budget)
         return method.class_maps(evidence).float()
