@@ -55,10 +55,9 @@ def encoded(
     """
     import torch
 
-    from wsol import __version__
     from wsol.data import BagBatches, EncodedBags, store_embeddings
     from wsol.models import Encoded
-    from wsol.tracking import config_hash, file_hash
+    from wsol.tracking import code_version, config_hash, file_hash
     from wsol.training import choose_device, weights_hash
 
     if tiles is None or not (isinstance(drawn, BagBatches) and isinstance(fixed, BagBatches)):
@@ -66,7 +65,7 @@ def encoded(
     _require(net, model, how, criteria, processes)
     folder, device = tiles / "embeddings", choose_device(how.device)
     recipe = net.recipe or {}
-    facts = {"backbone": recipe["backbone"], "output_stride": recipe["output_stride"], "code": __version__}
+    facts = {"backbone": recipe["backbone"], "output_stride": recipe["output_stride"], "code": code_version()}
     encoder = config_hash({**facts, "weights": weights_hash(net.backbone), "per": how.embeddings})
     net.eval().to(device)
 
