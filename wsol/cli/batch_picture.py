@@ -1,4 +1,4 @@
-"""`batch.png` of a run: the first images as the net sees them, for a look at what augmentation and strategy do."""
+"""`batch.png` of a run: images of the first step as the net sees them, for a look at what augmentation and strategy do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsol.cli.files import atomic
+from wsol.cli.validation_masks import spread
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,7 @@ def picture_batch(
     classes: Sequence[str],
     seed: int,
 ) -> None:
-    """Write the first images of the first step of `fit(..., seed=seed)`, their own label and sample below.
+    """Write images of the first step of `fit(..., seed=seed)`, their own label and sample below.
 
     Pixels are those after augmentation and strategy. Where features are erased (ADL's layers, ACoL's branch B) the image is
     darkened by as much of them as is taken away, cell by cell. Net and strategy are as before.
@@ -40,15 +41,16 @@ def picture_batch(
     batch = next(iter(batches(1, seeded_generator(seed, 1, "batches"))), None)
     if batch is None:
         return  # training says what is wrong
-    images = _seen(net, strategy, batch, seed)
+    shown = spread(range(len(batch.images)), COUNT)  # of bags the first tiles would all be of one slide
+    images = _seen(net, strategy, batch, seed)[shown]
     owner = range(len(batch.labels)) if batch.groups is None else batch.groups.tolist()
-    texts = [f"{classes[int(batch.labels[i])]} | {batch.samples[i]}" for i in list(owner)[:COUNT]]
+    texts = [f"{classes[int(batch.labels[owner[i]])]} | {batch.samples[owner[i]]}" for i in shown]
     with atomic(path) as temporary:
         _sheet(images, texts).save(temporary, "PNG")
 
 
 def _seen(net: Localizer, strategy: Strategy, batch: Batch, seed: int) -> torch.Tensor:
-    """The first images (<= COUNT, 3, H, W) as the net sees them in its first step."""
+    """The images (b, 3, H, W) as the net sees them in its first step."""
     import torch
     from torch.nn import functional
 
@@ -62,7 +64,7 @@ def _seen(net: Localizer, strategy: Strategy, batch: Batch, seed: int) -> torch.
         kept = plan.kept(twin, replace(batch, images=images), draws)
     if kept is not None:
         images = images * functional.interpolate(kept.float(), size=images.shape[-2:])
-    return images[:COUNT]
+    return images
 
 
 def _sheet(images: torch.Tensor, texts: Sequence[str]) -> Image:
