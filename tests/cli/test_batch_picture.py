@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from wsol.cli.batch_picture import COUNT, LINE, picture_batch
-from wsol.cli.validation_masks import spread
 from wsol.cli.prepare import prepare
 from wsol.cli.schema import Prepare
 from wsol.cli.train import train
+from wsol.cli.validation_masks import spread
 from wsol.data import Batch
 from wsol.models import Features, build_localizer
 from wsol.models.heads.acol import Acol

@@ -77,14 +77,7 @@ def compare(
         FileNotFoundError: a sheet, mask or map is missing.
         ValueError: mistakes in the sheet, in a map or in the settings; every method needs a map of every sample with a mask.
     """
-    if not maps:
-        raise ValueError("no maps to compare: name at least one, as NAME=FOLDER")
-    if split not in SPLITS:
-        raise ValueError(closest("split", split, SPLITS))
-    if scale is not None and scale not in SCALES:
-        raise ValueError(closest("scale of a comparison", scale, SCALES))
-    if reference is not None and reference not in maps:
-        raise ValueError(closest("reference", reference, maps))
+    _check_names(maps, split, scale, reference)
     entries = read_entries(sheet, [n for n, where in maps.items() if not str(where)])
     tuning = [e for e in entries if e.split == "valcl"]
     settings = parse(
@@ -110,6 +103,18 @@ def compare(
         files.append(out / "floors" / "scores.json")
     _differences(files, out, bootstrap, reference)
     return result
+
+
+def _check_names(maps: Mapping[str, str | Path], split: str, scale: str | None, reference: str | None) -> None:
+    """Raise ValueError for nothing to compare, and for names that are not there."""
+    if not maps:
+        raise ValueError("no maps to compare: name at least one, as NAME=FOLDER")
+    if split not in SPLITS:
+        raise ValueError(closest("split", split, SPLITS))
+    if scale is not None and scale not in SCALES:
+        raise ValueError(closest("scale of a comparison", scale, SCALES))
+    if reference is not None and reference not in maps:
+        raise ValueError(closest("reference", reference, maps))
 
 
 def _note(contest: Contest, entries: Sequence[Entry]) -> str:
