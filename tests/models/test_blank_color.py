@@ -55,6 +55,8 @@ def test_it_has_the_type_of_the_images():
     ("rule", "said"),
     [
         (lambda x: x**3 - 0.3, "no color is 0 after the normalization"),
+        (lambda x: (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True), "no color is 0 after"),
+        (lambda x: functional.instance_norm(x), "no color is 0 after"),
         (lambda x: x * 0 + 1, "no color is 0 after the normalization"),
         (lambda x: functional.interpolate(x, (4, 4)), "resizes images"),
     ],

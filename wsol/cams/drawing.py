@@ -190,8 +190,10 @@ def check_images(net: Localizer, images: Tensor | None) -> None:
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor (b, 3, H, W) in [0, 1]; got {type(images).__name__}; use torch.from_numpy")
     wanted = next((p.dtype for p in net.parameters() if p.is_floating_point()), images.dtype)
-    differs = wanted == torch.float32 and images.dtype != wanted  # a float64 net may read float32 images
-    if images.is_floating_point() and differs and not torch.is_autocast_enabled(images.device.type):
+    if wanted in (torch.float16, torch.bfloat16):
+        raise TypeError(f"maps are drawn in float32 at least, and the net is {wanted}: call net.float() (of a copy)")
+    differs = images.is_floating_point() and images.dtype != wanted
+    if differs and not torch.is_autocast_enabled(images.device.type):
         raise TypeError(f"images are {images.dtype}, the net is {wanted}: call images.to({wanted})")
 
 

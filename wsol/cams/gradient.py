@@ -70,7 +70,8 @@ class XGradCam(_Slope):
     """XGrad-CAM: sum_k w_k A_k(p), w_k = sum_p g_k(p) A_k(p) / sum_p A_k(p); the paper rectifies it last.
 
     Its sum is that of HiResCAM at any head. The authors add 1e-6 to the denominator; here a channel whose values cancel to less
-    than 1e-6 of their magnitude weighs nothing, so that the identity stays exact and signed features do not blow up.
+    than 1e-6 of their magnitude weighs nothing, so that the identity stays exact. Signed features that nearly cancel still get
+    large weights: read it at a stage that ends in an activation.
     """
 
     rectified = True

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from wsol.cams.base import Evidence
 from wsol.cams.gradient import GradCam
+from wsol.cams.inputs import pixel_slope
 from wsol.models import Localizer, guided_relu
 
 
@@ -25,10 +25,7 @@ class GuidedGradCam(GradCam):
     def maps(self, net: Localizer, evidence: Evidence) -> Tensor:
         """One pass of its own with guided ReLUs, from the pixels up."""
         coarse = super().maps(net, evidence).relu()
-        images = evidence.pixels
-        with torch.enable_grad(), guided_relu():
-            images = images.clone().requires_grad_(True)
-            score = evidence.of_target(net(images).logits).sum()
-            (slope,) = torch.autograd.grad(score, images)
+        with guided_relu():
+            slope = pixel_slope(evidence, evidence.pixels)
         where = functional.interpolate(coarse[:, None], slope.shape[2:], mode="bilinear", align_corners=False)[:, 0]
         return slope.sum(1) * where

@@ -241,11 +241,20 @@ class Occlusion(_Pixels):
 
 
 def pixel_slope(evidence: Evidence, images: Tensor) -> Tensor:
-    """The slope of the target's logit by the pixels of these images, (b, 3, H, W)."""
+    """The slope of the target's logit by the pixels of these images, (b, 3, H, W).
+
+    Raises:
+        ValueError: no slope comes back to the pixels.
+    """
     with torch.enable_grad():
         images = images.detach().clone().requires_grad_(True)
         score = evidence.of_target(evidence.net(images).logits).sum()
-        (slope,) = torch.autograd.grad(score, images)
+        (slope,) = torch.autograd.grad(score, images, allow_unused=True) if score.requires_grad else (None,)
+    if slope is None:
+        raise ValueError(
+            "no slope comes back to the pixels: the net detaches its features, or runs the layers below under no_grad; take a "
+            "method that starts from features, such as 'grad-cam'"
+        )
     return slope
 
 

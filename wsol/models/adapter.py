@@ -45,7 +45,8 @@ def from_module(
 
     Two different images, of smooth random color, are tried: `head(encode(x))` must say of both what `module(x)` says. With
     tokens left out by `reshape` (a class token), the head needs `Features.extra["beside"]`, which `encode` gives: gradient and
-    image methods work, methods that ask for logits of changed features say that they do not.
+    image methods work, methods that ask for logits of changed features say that they do not. Of a module that reads the size of
+    the image above the cut, features stand for the image of their grid that was encoded last: draw images of one size at a time.
 
     Args:
         module: normalized images (b, 3, H, W) -> logits (b, k), before softmax or sigmoid. Of a tuple the first counts, of a dict
@@ -178,6 +179,10 @@ class Parts:
         with evaluation(self.module), _hooked(self.module, {name: note(name) for name, _ in self.module.named_modules() if name}):
             self.module(self.normalize(images))
         return found
+
+    def takes_any_grid(self, grid: Tensor) -> bool:
+        """Whether what lies above the last cut can be given a grid of another size: tokens in `reshape` have one form only."""
+        return self._arrangements.get((len(self.names) - 1, *grid.shape[1:])) is None
 
     def _call(self, x: Tensor, beside: Tensor | None, start: int, take: Callable[[int, Any], Any]) -> Any:
         """Call the module; `take` gets the number and the output of each cut, and says what shall stand in its place."""

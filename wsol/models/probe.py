@@ -196,21 +196,41 @@ def _linear_on_mean(parts: Parts, grid: Tensor, beside: Tensor | None) -> str | 
     """The name of a linear layer (or 1x1 convolution) that makes the logits of the mean of the last stage, for any features."""
     if beside is not None:
         return None
-    generator = torch.Generator().manual_seed(1)
-    noise = torch.randn(grid.shape, generator=generator, dtype=torch.float64).to(grid)
-    x = torch.cat([grid, noise * grid.std() + grid.mean()])  # of both signs: a ReLU in between is found out
-    said = parts.logits(x, start=len(parts.names))
-    mean = x.mean((2, 3))
+    trials = []
+    for x in _any_features(parts, grid):
+        try:
+            trials.append((x.mean((2, 3)), parts.logits(x, start=len(parts.names))))
+        except Exception:  # a head of one grid only is no mean, whatever it raises at another
+            return None
     for name, layer in _linear_layers(parts.module):
-        weight = layer.weight.flatten(1)
-        if weight.shape[1] != mean.shape[1] or len(weight) not in (said.shape[1], 1):
-            continue
-        made = functional.linear(mean, weight, layer.bias)
-        if len(weight) == 1 and parts.classes == 2:
-            made = torch.cat([-made / 2, made / 2], 1)
-        if made.shape == said.shape and float((made - said).abs().max()) <= 1e-5 * float(said.abs().max()):
+        if all(_makes(layer, mean, said, parts.classes) for mean, said in trials):
             return name
     return None
+
+
+def _any_features(parts: Parts, grid: Tensor) -> Iterator[Tensor]:
+    """Features of which only a plain mean makes the same: of both signs (no ReLU), large (no clamp), on other grids."""
+    generator = torch.Generator().manual_seed(1)
+    spread, middle = grid.std(), grid.mean()
+    sizes = [(grid.shape[2], grid.shape[3])]
+    if parts.takes_any_grid(grid):
+        sizes += [(grid.shape[2] + 1, 2 * grid.shape[3] + 1), (2 * grid.shape[2], 2 * grid.shape[3])]
+    yield grid
+    for height, width in sizes:
+        noise = torch.randn((*grid.shape[:2], height, width), generator=generator, dtype=torch.float64).to(grid)
+        for size in (1.0, 1e4):
+            yield size * (noise * spread + middle)
+
+
+def _makes(layer: Any, mean: Tensor, said: Tensor, classes: int | None) -> bool:
+    """Whether the layer makes these logits of these means."""
+    weight = layer.weight.flatten(1)
+    if weight.shape[1] != mean.shape[1] or len(weight) not in (said.shape[1], 1):
+        return False
+    made = functional.linear(mean, weight, layer.bias)
+    if len(weight) == 1 and classes == 2:
+        made = torch.cat([-made / 2, made / 2], 1)
+    return made.shape == said.shape and float((made - said).abs().max()) <= 1e-5 * float(said.abs().max())
 
 
 def _linear_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -58,14 +58,15 @@ class Backbone(nn.Module, ABC):
         Raises:
             ValueError: there is none, since `normalize` resizes, or is no affine function of a pixel's three values.
         """
-        corners = torch.cat([torch.zeros(1, 3), torch.eye(3)]).to(images)[..., None, None]
-        ends = self.normalize(corners)
-        if ends.shape != corners.shape:
+        patch = torch.cat([torch.zeros(3, 1), torch.eye(3)], 1).reshape(1, 3, 2, 2).to(images)  # black, and the three primaries
+        ends = self.normalize(patch)
+        if ends.shape != patch.shape:
             raise ValueError("the normalization of this backbone resizes images: no color stands for nothing; choose one")
-        plain = ends.flatten(1).double().cpu()
-        slope = (plain[1:] - plain[0]).T  # values out by values in
-        color = torch.linalg.lstsq(slope, -plain[:1].T).solution.T.to(images)[..., None, None]
-        if not bool((self.normalize(color).abs() < 1e-3).all()):
+        plain = ends.flatten(2)[0].double().cpu()  # (3, 4)
+        color = torch.linalg.lstsq(plain[:, 1:] - plain[:, :1], -plain[:, :1]).solution.reshape(1, 3, 1, 1).to(images)
+        beside = torch.cat([color.expand(1, 3, 1, 2), patch[..., :1, :]], 2)  # a rule that looks at the whole image is found out
+        rest = self.normalize(beside)[..., :1, :]
+        if not bool((rest.abs() < 1e-3).all()):
             raise ValueError("no color is 0 after the normalization of this backbone, which is not affine; choose a color")
         return color
 
