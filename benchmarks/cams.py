@@ -203,8 +203,13 @@ def ablation(scene: Scene, found: dict[str, Any], rounds: int) -> None:
         return
     kind = found["grad-cam"].AblationCAM
     for layer, number, aim in (("layer4", -1, "100"), ("layer3", -2, "5")):
-        best = timed({"ours": lambda n=number: scene.ours("ablation-cam", layers=[n])}, 3 * rounds)
-        best |= timed({"grad-cam": lambda place=layer: gildenblat(scene, kind, place)}, rounds)
+        best = timed(
+            {
+                "ours": lambda n=number: scene.ours("ablation-cam", layers=[n]),
+                "grad-cam": lambda place=layer: gildenblat(scene, kind, place),
+            },
+            rounds,
+        )
         sign = scene.forward().gather(1, scene.targets[:, None]).sign()  # it divides by the logit, we by its magnitude
         mine = cam("ablation-cam", scene.net, scene.images, scene.targets, layers=[number], relative=True) * sign[..., None]
         agreement = f"raw maps {apart(mine, gildenblat(scene, kind, layer)[1]):.0e} apart"
