@@ -45,3 +45,9 @@ def test_an_unknown_checkpoint_is_refused_before_anything_runs(tmp_path):
     found, said = trainings(tmp_path, ["mask-6"])
     assert not found
     assert "unknown checkpoint 'mask-6'; did you mean 'masks-6'" in said
+
+
+def test_a_model_trained_on_the_validation_masks_is_not_chosen_on_them(tmp_path):
+    found, said = trainings(tmp_path, ["b-cl", "masks-2"], models={"gap": {}, "few": {"train_on": "valpx"}})
+    assert sorted(line.split("--keep ")[1].split()[0] for line in found) == ["b-cl", "b-cl,masks-2"], said
+    assert sum("few/fold0/seed0/masks-2" in line for line in said.splitlines()) == 0

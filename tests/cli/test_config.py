@@ -96,6 +96,17 @@ def test_plan_multiplies_folds_seeds_models_checkpoints_and_sets():
     assert set(made.units(0, "test")).isdisjoint(made.units(0, "valcl"))
 
 
+def test_masks_that_train_a_model_choose_none_of_its_checkpoints():
+    models = {"gap": {}, "few": {"strategy": "unet", "head": "decoded", "train_on": "valpx"}}
+    images = {"prepare": {"name": "d", "source": "images"}, "models": models, "maps": {"fast": ["native"]}}
+    config = load_config(images | {"checkpoints": ["b-cl", "masks-6"]})
+    assert (config.kept("gap"), config.kept("few")) == (["b-cl", "masks-6"], ["b-cl"])
+    made = [(r["model"], r["checkpoint"]) for r in plan(config).runs(floors=False)]
+    assert made == [("gap", "b-cl"), ("gap", "masks-6"), ("few", "b-cl")]
+    with pytest.raises(ConfigError, match=r"models.few trains on the role valpx.*keep another too"):
+        load_config(images | {"checkpoints": ["masks-6"]})
+
+
 def test_a_model_draws_its_own_map_sets_or_all():
     maps = {"fast": ["cam"], "trained": ["masker"], "slow": ["rise"]}
     models = {"gap": {"maps": ["slow", "fast"]}, "masker": {"from": "gap", "head": "masker", "strategy": "masker"}}

@@ -14,6 +14,7 @@ from wsol.cli.localize import localize
 from wsol.cli.plan import model_settings
 from wsol.cli.prepare import prepare
 from wsol.cli.train import train
+from wsol.cli.validation import Look
 from wsol.data import MapReader, read_image
 from wsol.models import checkpoint_recipe, load_checkpoint
 
@@ -94,6 +95,15 @@ def test_maps_on_disk_are_the_masks_of_the_stored_net(root):
                 assert stored.array.shape == (16, 16)
                 np.testing.assert_allclose(stored.array, one, atol=1e-5)
             assert reader.read("cam", sample).array.shape == (4, 4)
+
+
+def test_checkpoints_are_chosen_by_the_mask_and_not_by_the_frozen_class_map(root):
+    net = load_checkpoint(root / "masker/last.safetensors")
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = net.head.mask(net.encode(images), torch.tensor([1, 1]))
+    assert torch.equal(Look(net, 1, [images]).maps(images), expected)
+    assert Look(load_checkpoint(root / "gap/last.safetensors"), 1, [images]).maps(images).shape == (2, 4, 4)
 
 
 def test_a_black_box_without_a_parent_is_refused(root):

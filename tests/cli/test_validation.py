@@ -129,6 +129,8 @@ def test_masks_that_trained_choose_nothing(sheet):
     rows = listing.rows(0, "valpx")
     with pytest.raises(ValueError, match="that are not trained on; there are 2"):
         open_masks(listing, rows[rows["sample"] != "i7"].reset_index(drop=True), truth, 3, None, 8)
+    with pytest.raises(ValueError, match="that are not trained on; there are 0"):  # train_on: valpx
+        open_masks(listing, rows.iloc[:0], truth, 3, None, 8)
     assert truth.opened == set()
 
 

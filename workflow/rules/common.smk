@@ -1,6 +1,7 @@
 # The study: validated once with the package's own schema; every rule gets its slice through `params`.
 import json
 import os
+import re
 from pathlib import Path
 
 from wsol.cli.config import ConfigError, load_config
@@ -54,17 +55,22 @@ def set_settings(w):
     return settings(methods=STUDY.methods(w.set), **STUDY.localize.model_dump())
 
 
+def one_of(names):
+    """A wildcard that is one of the names."""
+    return "|".join(map(re.escape, sorted(names))) or "(?!)"
+
+
 def parent_checkpoint(w):
     parent = STUDY.models[w.model].parent
     if parent is None:
         return []
     run = RUN.format(dataset=w.dataset, model=parent, fold=w.fold, seed=w.seed)
-    return f"{R}/train/{run}/{STUDY.checkpoints[0]}.safetensors"
+    return f"{R}/train/{run}/{STUDY.kept(parent)[0]}.safetensors"
 
 
 def training_masks(w):
     """The masks, only for models that learn from them and checkpoints chosen on some: no other training can open one."""
-    wanted = STUDY.models[w.model].strategy in MASKED or any(criterion(c).masks for c in STUDY.checkpoints)
+    wanted = STUDY.models[w.model].strategy in MASKED or any(criterion(c).masks for c in STUDY.kept(w.model))
     return f"{R}/prepare/{DATASET}/masks.parquet" if wanted else []
 
 

@@ -1,3 +1,7 @@
+# A rule's outputs are the same for all its models, and one that trains on the masks of valpx keeps no checkpoint chosen on them.
+ON_VALPX = [name for name in STUDY.models if STUDY.kept(name) != STUDY.checkpoints]
+
+
 rule train:
     input:
         manifest=rules.prepare.output.manifest,
@@ -9,6 +13,8 @@ rule train:
         recipes=expand(f"{R}/train/{RUN}/{{checkpoint}}.json", checkpoint=STUDY.checkpoints, allow_missing=True),
         history=f"{R}/train/{RUN}/history.csv",
         record=f"{R}/train/{RUN}/run.json",
+    wildcard_constraints:
+        model=one_of(set(STUDY.models) - set(ON_VALPX)),
     log:
         f"logs/train/{RUN}.log",
     benchmark:
@@ -18,6 +24,7 @@ rule train:
         start=torchrun,
         processes=processes,
         settings=run_settings,
+        keep=lambda w: ",".join(STUDY.kept(w.model)),
         parent=lambda w, input: f"--parent {input.parent}" if input.get("parent") else "",
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
@@ -25,4 +32,16 @@ rule train:
         out=lambda w, output: os.path.dirname(output.history),
     shell:
         "{params.start}wsol train --manifest {input.manifest} {params.tiles} {params.parent} {params.masks} {params.selection} --fold {wildcards.fold} --seed {wildcards.seed}"
-        " --settings {params.settings:q} --keep " + ",".join(STUDY.checkpoints) + " --threads $((({threads} + {params.processes} - 1) / {params.processes})) --out {params.out} 2> {log}"
+        " --settings {params.settings:q} --keep {params.keep} --threads $((({threads} + {params.processes} - 1) / {params.processes})) --out {params.out} 2> {log}"
+
+
+if ON_VALPX:
+
+    use rule train as train_on_valpx with:
+        output:
+            checkpoints=expand(f"{R}/train/{RUN}/{{checkpoint}}.safetensors", checkpoint=STUDY.kept(ON_VALPX[0]), allow_missing=True),
+            recipes=expand(f"{R}/train/{RUN}/{{checkpoint}}.json", checkpoint=STUDY.kept(ON_VALPX[0]), allow_missing=True),
+            history=f"{R}/train/{RUN}/history.csv",
+            record=f"{R}/train/{RUN}/run.json",
+        wildcard_constraints:
+            model=one_of(ON_VALPX),

@@ -83,6 +83,11 @@ class Config(Section):
                 raise ValueError(f"models.{name}: strategy {model.strategy!r} learns from masks, which are read for images only")
             self.lineage(name)
             self._have_defects(name)
+            if not self.kept(name):
+                raise ValueError(
+                    f"models.{name} trains on the role valpx, whose masks choose the only checkpoints {self.checkpoints}: keep "
+                    "another too, such as b-cl or last"
+                )
         if self.evaluate.size is not None and KINDS[self.prepare.source] == "slides":
             raise ValueError("evaluate.size squeezes images into a square; slides are compared as they are: leave it out")
         check_names(self.probe.faithfulness, masks=True)
@@ -122,6 +127,13 @@ class Config(Section):
     def defects(self, name: str) -> list[str]:
         """Defects of the published code that a model has on purpose, or that a model has which it descends from."""
         return sorted({d for one in self.lineage(name) for d in self.models[one].as_published})
+
+    def kept(self, name: str) -> list[str]:
+        """The checkpoints of one model: one that trains on the masks of valpx cannot be chosen on them too."""
+        from wsol.training import criterion
+
+        taken = self.models[name].train_on == "valpx"
+        return [c for c in self.checkpoints if not (taken and criterion(c).masks)]
 
     def training(self, name: str) -> dict[str, Any]:
         """The full training settings of one model: `train` with the model's own overrides."""

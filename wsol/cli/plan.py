@@ -53,7 +53,7 @@ class Plan:
         c = self.config
         base = [{"dataset": c.prepare.name, "fold": f, "seed": s} for f in c.folds for s in c.seeds]
         runs = [
-            {**b, "model": m, "checkpoint": k, "set": n} for b in base for m in c.models for k in c.checkpoints for n in c.sets(m)
+            {**b, "model": m, "checkpoint": k, "set": n} for b in base for m in c.models for k in c.kept(m) for n in c.sets(m)
         ]
         return runs + ([{**b, **FLOORS} for b in base] if floors and c.evaluate.floors else [])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsol.cli.validation_masks import Opened, mask_scores, open_masks, spread
+from wsol.cli.validation_masks import Opened, mask_scores, open_masks, own_map, spread
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,8 @@ class Validation:
                 images.append(_part(here.images, max(1, IMAGES // len(seen))))
         if not count:
             raise ValueError(
-                "the validation split (role valcl) has no samples; b-cl needs some: give the sample sheet a split column"
+                "the validation split (role valcl) has no samples but those trained on: give the sample sheet more of split val "
+                "than train_on takes (valpx lies within valcl), or train on role train"
             )
         return {"valcl_accuracy": right / count, "valcl_loss": loss / count}, images
 
@@ -113,7 +114,7 @@ class Look:
         from wsol.cams import cam
 
         targets = None if self.target is None else torch.full((len(images),), self.target, device=images.device)
-        return cam("native", self.net, images, targets)
+        return cam(own_map(self.net), self.net, images, targets)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """The last stage."""

@@ -81,9 +81,9 @@ def open_masks(
     Raises:
         ValueError: there are fewer mask files.
     """
-    known = rows[[truth.has(s) for s in rows["sample"]]]
+    known = rows[rows["sample"].isin(truth.samples)]
     if listing.kind == "slides":
-        known = known[[not _table(tiles, s).empty for s in known["sample"]]]
+        known = known[known["sample"].map(lambda s: not _table(tiles, s).empty).astype(bool)]
     filed = np.array([truth.kind(s) == "file" for s in known["sample"]], bool)
     if filed.sum() < count:
         raise ValueError(
@@ -155,7 +155,7 @@ def _table(tiles: Path | None, sample: str) -> pd.DataFrame:
 def mask_scores(
     net: Localizer, samples: Sequence[Opened], map_class: str, positive: int, counts: Sequence[int]
 ) -> dict[int, float]:
-    """PxAP of the net's own map (`native`) on the first n masks, and the first n known-empty samples, for each n of `counts`.
+    """PxAP of the net's own map on the first n masks, and the first n known-empty samples, for each n of `counts`.
 
     As `wsol evaluate` has it: one scale for all maps, fitted on them without their masks; all pixels pooled over 1000 thresholds.
     """
@@ -171,6 +171,11 @@ def mask_scores(
     return found
 
 
+def own_map(net: Localizer) -> str:
+    """The method that draws what a net learned: `native`, or the mask that it learned to draw beside a frozen class map."""
+    return "masker" if hasattr(type(net.head), "mask") else "native"
+
+
 def _maps(net: Localizer, one: Opened, map_class: str, positive: int) -> list[StoredMap]:
     import torch
 
@@ -182,7 +187,7 @@ def _maps(net: Localizer, one: Opened, map_class: str, positive: int) -> list[St
     target = {"positive": positive, "truth": one.label, "predicted": -1}[map_class]
     if target < 0:
         target = _decided(net, images)
-    maps = cam("native", net, images, torch.full((len(images),), target, device=images.device)).cpu().numpy()
+    maps = cam(own_map(net), net, images, torch.full((len(images),), target, device=images.device)).cpu().numpy()
     frame = Box(0, 0, images.shape[-1], images.shape[-2])
     return [
         StoredMap(m, target, frame, (mask.shape[0], mask.shape[1]), None, "whole", 0.0)
