@@ -10,7 +10,7 @@ from wsol._names import lazy
 
 _WHERE = {
     "Slide": "slide",
-    "SlideError": "slide",
+    "SlideError": "reader",
     "Box": "slide",
     "open_slide": "slide",
     "tissue_mask": "tissue",

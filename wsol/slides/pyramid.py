@@ -1,0 +1,137 @@
+"""Pyramids through OpenSlide, and past it where that gives the same pixels sooner."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openslide
+
+from wsol.slides.native import JpegTiles, is_jpeg
+from wsol.slides.reader import RGB, SlideError, agreed_mpp, damaged, image_on_white
+
+_PLAIN_GRIDS = {"aperio", "generic-tiff"}
+"""Vendors whose levels are one grid of tiles without overlap or offsets."""
+
+
+class Pyramid:
+    """A file that OpenSlide opens.
+
+    Args:
+        path: the file.
+        fast: whether JPEG tiles may be decoded without OpenSlide. Pixels are the same either way: a level is read so only after
+            a probe of some of its tiles, and OpenSlide reads what is missing, damaged or between two px.
+    """
+
+    def __init__(self, path: Path, *, fast: bool = True) -> None:
+        self.path = path
+        self._handles = {os.getpid(): openslide.OpenSlide(str(path))}
+        self._file: int | None = None
+        self._tiles: list[JpegTiles | None] = []
+        try:
+            handle = self._handle()
+            self.size = handle.dimensions
+            self.downsamples = tuple(float(down) for down in handle.level_downsamples)
+            self.tiles = tuple(_tile_size(handle, level) for level in range(handle.level_count))
+            self._index(fast and handle.properties.get(openslide.PROPERTY_NAME_VENDOR) in _PLAIN_GRIDS)
+        except BaseException:
+            self.close()
+            raise
+        self._agreed = lru_cache(None)(self._probe)
+
+    def mpp(self) -> float | None:
+        """See `Reader`."""
+        properties = self._handle().properties
+        x, y = (properties.get(name) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
+        return agreed_mpp(self.path, float(x) if x else None, float(y) if y else None)
+
+    def close(self) -> None:
+        """Closes this process's handles."""
+        if handle := self._handles.pop(os.getpid(), None):
+            handle.close()
+        if self._file is not None:
+            os.close(self._file)
+        self._file, self._tiles = None, []
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> RGB:
+        """See `Reader`."""
+        down = self.downsamples[level]
+        # Between two px of a level OpenSlide interpolates.
+        if down.is_integer() and x % down == y % down == 0 and (tiles := self._agreed(level)):
+            try:
+                return tiles.read(int(x // down), int(y // down), width, height)
+            except (ValueError, OSError):
+                pass  # a missing or damaged tile: OpenSlide fills it or says what is wrong
+        return self._painted(level, x, y, width, height)
+
+    def _painted(self, level: int, x: int, y: int, width: int, height: int) -> RGB:
+        try:
+            return image_on_white(self._handle().read_region((x, y), level, (width, height)))
+        except openslide.OpenSlideError as error:
+            self._handles.pop(os.getpid(), None)  # an OpenSlide handle fails for good after its first error
+            raise damaged(self.path, error) from error
+
+    def _handle(self) -> openslide.OpenSlide:
+        """This process's own: a handle carries file positions and locks across a fork."""
+        if os.getpid() not in self._handles:
+            self._handles[os.getpid()] = openslide.OpenSlide(str(self.path))
+        return self._handles[os.getpid()]
+
+    def _index(self, fast: bool) -> None:
+        """Finds the tiles of each level in the TIFF, and checks that the file reaches to the last of them."""
+        import tifffile
+
+        if not self.path.is_file():
+            return
+        try:
+            with tifffile.TiffFile(self.path) as tiff:
+                _check_complete(self.path, tiff)
+                if fast:
+                    self._file = os.open(self.path, os.O_RDONLY)
+                    self._tiles = [_tiles_of(tiff, self._file, size) for size in self._handle().level_dimensions]
+        except SlideError:
+            raise
+        except Exception:  # tifffile raises what it likes about files that are no TIFF, or one that only OpenSlide understands
+            self._tiles = []
+
+    def _probe(self, level: int) -> JpegTiles | None:
+        """The tiles of a level if some of them, read both ways, are the same to the bit."""
+        tiles = self._tiles[level] if level < len(self._tiles) else None
+        if tiles is None:
+            return None
+        (width, height), down, equal = tiles.tile, int(self.downsamples[level]), 0
+        for column, row in tiles.specimens():
+            x, y = column * width, row * height
+            try:
+                ours, theirs = tiles.read(x, y, width, height), self._painted(level, x * down, y * down, width, height)
+            except (ValueError, OSError, SlideError):
+                continue  # says nothing about the others, and comes to OpenSlide whenever it is read
+            if not np.array_equal(ours, theirs):
+                return None
+            equal += 1
+        return tiles if equal else None
+
+
+def _tile_size(handle: openslide.OpenSlide, level: int) -> tuple[int, int] | None:
+    width, height = (handle.properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
+    return (int(width), int(height)) if width and height else None
+
+
+def _tiles_of(tiff: Any, file: int, size: tuple[int, int]) -> JpegTiles | None:
+    """The JPEG tiles of the one directory of this size; None if there are several or none."""
+    pages = [page for page in tiff.pages if page.is_tiled and (page.imagewidth, page.imagelength) == size]
+    return JpegTiles(file, pages[0]) if len(pages) == 1 and is_jpeg(pages[0]) else None
+
+
+def _check_complete(path: Path, tiff: Any) -> None:
+    """A TIFF names the place of each tile: a file that ends before the last one was cut off in copying. Better found now."""
+    parts = (zip(page.dataoffsets, page.databytecounts, strict=True) for page in tiff.pages)
+    end = max((offset + count for part in parts for offset, count in part), default=0)
+    actual = path.stat().st_size
+    if end > actual:
+        raise SlideError(
+            f"{path}: truncated: its tiles reach to byte {end}, the file ends at {actual}; copy it again from the source"
+        )
