@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from wsol.slides.reader import RGB
 
@@ -20,6 +19,10 @@ CACHE = 32 * 2**20
 
 _JPEG, _GRAY, _RGB, _YCBCR = 7, 1, 2, 6
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"  # APP14; one more byte names the color transform
+
+
+class TileError(Exception):
+    """A tile that is missing, damaged, or of another size than the others."""
 
 
 class JpegTiles:
@@ -46,12 +49,14 @@ class JpegTiles:
         """(height, width, 3) from (x, y), all in px of the level; white beyond its edges.
 
         Raises:
-            ValueError: a tile is missing, damaged, or of another size than the others.
+            TileError: a tile of it cannot be decoded.
         """
         left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, self.size[0]), min(y + height, self.size[1])
         out = np.empty((height, width, 3), np.uint8)
         if (left, top, right, bottom) != (x, y, x + width, y + height):
             out.fill(255)
+            if left >= right or top >= bottom:
+                return out
         tile_width, tile_height = self.tile
         across = -(-self.size[0] // tile_width)
         for row in range(top // tile_height, -(-bottom // tile_height)):
@@ -77,13 +82,16 @@ class JpegTiles:
         import simplejpeg
 
         count = int(self.counts[index])
-        data = os.pread(self._file, count, int(self.offsets[index]))
-        if count < 4 or len(data) < count:
-            raise ValueError(f"tile {index} has {len(data)} bytes")
-        # Strict: libjpeg's warnings are errors, as they are for OpenSlide.
-        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(self._head + data[2:], strict=True)
+        if count < 4:
+            raise TileError(f"tile {index} has {count} bytes")
+        try:
+            data = os.pread(self._file, count, int(self.offsets[index]))
+            # Strict: libjpeg's warnings are errors, as they are for OpenSlide.
+            pixels: RGB = simplejpeg.decode_jpeg(self._head + data[2:], strict=True)
+        except (OSError, ValueError) as error:
+            raise TileError(f"tile {index}: {error}") from error
         if pixels.shape[:2] != self.tile[::-1]:
-            raise ValueError(f"tile {index} is {pixels.shape[1]} x {pixels.shape[0]} px, not {self.tile[0]} x {self.tile[1]}")
+            raise TileError(f"tile {index} is {pixels.shape[1]} x {pixels.shape[0]} px, not {self.tile[0]} x {self.tile[1]}")
         return pixels
 
 

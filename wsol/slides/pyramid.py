@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import openslide
 
-from wsol.slides.native import JpegTiles, is_jpeg
+from wsol.slides.native import JpegTiles, TileError, is_jpeg
 from wsol.slides.reader import RGB, SlideError, agreed_mpp, damaged, image_on_white
 
 _PLAIN_GRIDS = {"aperio", "generic-tiff"}
@@ -36,7 +36,8 @@ class Pyramid:
             self.size = handle.dimensions
             self.downsamples = tuple(float(down) for down in handle.level_downsamples)
             self.tiles = tuple(_tile_size(handle, level) for level in range(handle.level_count))
-            self._index(fast and handle.properties.get(openslide.PROPERTY_NAME_VENDOR) in _PLAIN_GRIDS)
+            self._vendor = handle.properties.get(openslide.PROPERTY_NAME_VENDOR)
+            self._index(fast and self._vendor in _PLAIN_GRIDS)
         except BaseException:
             self.close()
             raise
@@ -63,7 +64,7 @@ class Pyramid:
         if down.is_integer() and x % down == y % down == 0 and (tiles := self._agreed(level)):
             try:
                 return tiles.read(int(x // down), int(y // down), width, height)
-            except (ValueError, OSError):
+            except TileError:
                 pass  # a missing or damaged tile: OpenSlide fills it or says what is wrong
         return self._painted(level, x, y, width, height)
 
@@ -91,11 +92,19 @@ class Pyramid:
                 _check_complete(self.path, tiff)
                 if fast:
                     self._file = os.open(self.path, os.O_RDONLY)
-                    self._tiles = [_tiles_of(tiff, self._file, size) for size in self._handle().level_dimensions]
+                    self._tiles = self._levels(tiff, self._file)
         except SlideError:
             raise
         except Exception:  # tifffile raises what it likes about files that are no TIFF, or one that only OpenSlide understands
             self._tiles = []
+
+    def _levels(self, tiff: Any, file: int) -> list[JpegTiles | None]:
+        levels: list[JpegTiles | None] = []
+        for size in self._handle().level_dimensions:
+            # In Aperio slides OpenSlide distrusts all coarse tiles over a missing fine one and draws them from finer levels.
+            trusted = self._vendor != "aperio" or all(tiles and tiles.counts.all() for tiles in levels)
+            levels.append(_tiles_of(tiff, file, size) if trusted else None)
+        return levels
 
     def _probe(self, level: int) -> JpegTiles | None:
         """The tiles of a level if some of them, read both ways, are the same to the bit."""
@@ -107,7 +116,7 @@ class Pyramid:
             x, y = column * width, row * height
             try:
                 ours, theirs = tiles.read(x, y, width, height), self._painted(level, x * down, y * down, width, height)
-            except (ValueError, OSError, SlideError):
+            except (TileError, SlideError):
                 continue  # says nothing about the others, and comes to OpenSlide whenever it is read
             if not np.array_equal(ours, theirs):
                 return None
