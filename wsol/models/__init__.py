@@ -25,23 +25,31 @@ if TYPE_CHECKING:
     from wsol.models.localizer import Localizer as Localizer
     from wsol.models.localizer import Prediction as Prediction
     from wsol.models.quantized import Quantized as Quantized
+    from wsol.models.receptive import GlobalReachError as GlobalReachError
+    from wsol.models.receptive import Reach as Reach
+    from wsol.models.receptive import bytes_per_pixel as bytes_per_pixel
+    from wsol.models.receptive import reach as reach
     from wsol.models.rewire import guided_relu as guided_relu
 
 _WHERE = {
     "Backbone": "backbones",
     "Encoded": "encoded",
     "Features": "localizer",
+    "GlobalReachError": "receptive",
     "Head": "heads.base",
     "Localizer": "localizer",
     "PixelHead": "heads.decoders",
     "Prediction": "localizer",
     "Quantized": "quantized",
+    "Reach": "receptive",
     "build_localizer": "build",
+    "bytes_per_pixel": "receptive",
     "checkpoint_recipe": "checkpoint",
     "from_module": "adapter",
     "guided_relu": "rewire",
     "load_checkpoint": "checkpoint",
     "local_maxima": "heads.peaks",
+    "reach": "receptive",
     "save_checkpoint": "checkpoint",
 }
 
@@ -85,6 +93,9 @@ HEADS = {
 }
 """Name -> `Head` class; its keyword arguments are the head's options."""
 
-__all__ = ["BACKBONES", "HEADS", "backbone_entry", *_WHERE]
+DECODERS = {"decoded": "pixels", "pixel": "pixels", "masker": "masks"}
+"""Heads with a decoder, and what it draws: noise, unless a strategy that trains it (`wsol.training.DECODED`) made it more."""
+
+__all__ = ["BACKBONES", "DECODERS", "HEADS", "backbone_entry", *_WHERE]
 
 __getattr__, __dir__ = lazy(__name__, _WHERE)
