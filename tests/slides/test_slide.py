@@ -176,11 +176,6 @@ def test_real_dicom_pyramid(shared_data):
     with open_slide(files[0]) as dicom, open_slide(shared_data / "slides" / "CMU-1-Small-Region.svs") as svs:
         assert dicom.mpp == pytest.approx(svs.mpp, rel=0.01)
         assert len(dicom.downsamples) > 1
-        box = Box(600, 900, 512, 512)
-        luma = cv2.cvtColor(svs.read(box, svs.mpp), cv2.COLOR_RGB2GRAY)
-        # These DICOM files hold YBR, which OpenSlide 4.0.1 hands out as it stands, and their coarse levels are no area averages:
-        # only the first channel of level 0 can be compared.
-        assert np.abs(dicom.read(box, dicom.mpp)[..., 0].astype(int) - luma).mean() < 3
 
 
 def test_face_imports_no_reader():

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import openslide
 
+from wsol.slides.dicom import mislabeled, rgb_of_ybr
 from wsol.slides.native import JpegTiles, TileError, is_jpeg
-from wsol.slides.reader import RGB, SlideError, agreed_mpp, damaged, image_on_white
+from wsol.slides.reader import RGB, SlideError, agreed_mpp, damaged, on_white
 
 _PLAIN_GRIDS = {"aperio", "generic-tiff"}
 """Vendors whose levels are one grid of tiles without overlap or offsets."""
@@ -37,6 +38,8 @@ class Pyramid:
             self.downsamples = tuple(float(down) for down in handle.level_downsamples)
             self.tiles = tuple(_tile_size(handle, level) for level in range(handle.level_count))
             self._vendor = handle.properties.get(openslide.PROPERTY_NAME_VENDOR)
+            photometric = handle.properties.get("dicom.PhotometricInterpretation")
+            self._mislabeled = self._vendor == "dicom" and mislabeled(path, photometric)
             self._index(fast and self._vendor in _PLAIN_GRIDS)
         except BaseException:
             self.close()
@@ -70,10 +73,13 @@ class Pyramid:
 
     def _painted(self, level: int, x: int, y: int, width: int, height: int) -> RGB:
         try:
-            return image_on_white(self._handle().read_region((x, y), level, (width, height)))
+            rgba = np.array(self._handle().read_region((x, y), level, (width, height)))
         except openslide.OpenSlideError as error:
             self._handles.pop(os.getpid(), None)  # an OpenSlide handle fails for good after its first error
             raise damaged(self.path, error) from error
+        if self._mislabeled:
+            rgba[..., :3] = rgb_of_ybr(rgba[..., :3])
+        return on_white(rgba)
 
     def _handle(self) -> openslide.OpenSlide:
         """This process's own: a handle carries file positions and locks across a fork."""
