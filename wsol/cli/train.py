@@ -65,9 +65,10 @@ def train(
     from wsol.data import read_manifest
     from wsol.models import save_checkpoint
     from wsol.tracking import file_hash, provenance
-    from wsol.training import MASKED, bf16_pays, choose_device, clear_state, fit
+    from wsol.training import MASKED, bf16_pays, choose_device, clear_state, fit, keep_freed_memory
 
     torch.set_num_threads(threads)
+    keep_freed_memory()
     model, how, tile = _parsed(settings)
     ranks = _processes(how)
     listing = read_manifest(manifest)

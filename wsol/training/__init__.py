@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wsol.training.loop import fit as fit
     from wsol.training.losses import balanced_weights as balanced_weights
     from wsol.training.losses import cross_entropy as cross_entropy
+    from wsol.training.memory import keep_freed_memory as keep_freed_memory
     from wsol.training.parallel import Ranks as Ranks
     from wsol.training.parallel import join as join
     from wsol.training.randomness import seeded_generator as seeded_generator
@@ -54,6 +55,7 @@ _WHERE = {
     "Strategy": "strategies.base",
     "build_strategy": "strategies.build",
     "strategy_options": "strategies.build",
+    "keep_freed_memory": "memory",
     "Ranks": "parallel",
     "join": "parallel",
     "seeded_generator": "randomness",
@@ -82,6 +84,12 @@ MASKED = ("unet",)
 INHERITED = ("inherit",)
 """Strategies that give every tile the label of its slide: a caution that a study can tell without torch."""
 
-__all__ = ["INHERITED", "MASKED", "STRATEGIES", *_WHERE]
+DECODED = {"masker": "masks", "negev": "pixels", "pixelcam": "pixels", "f-cam": "pixels", "unet": "pixels"}
+"""Strategies that train the decoder of a head, and what it draws (`wsol.models.DECODERS`); no other strategy trains one."""
+
+TAUGHT = ("masker", "negev", "pixelcam", "f-cam")
+"""Strategies that need a trained model: one that they explain, or whose maps they learn from."""
+
+__all__ = ["DECODED", "INHERITED", "MASKED", "STRATEGIES", "TAUGHT", *_WHERE]
 
 __getattr__, __dir__ = lazy(__name__, _WHERE)
