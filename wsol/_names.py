@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
-def closest(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for an unknown `name`: what it was, the nearest known name, all known names."""
+def closest(kind: str, name: str, known: Iterable[str], of: str = "") -> str:
+    """The message for an unknown `name` (of something): what it was, the nearest known name, all known names."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})"
+    return f"unknown {kind} {name!r}{f' of {of}' if of else ''}{hint} (known: {', '.join(names) or 'none'})"
 
 
 def resolve(kind: str, name: str, table: Mapping[str, str], package: str) -> Any:

@@ -134,7 +134,7 @@ def test_wrong_calls_say_what_to_do(net, images):
         cam("layer-cam", net, images, layers=[1, 1])
     with pytest.raises(ValueError, match="gamma"):
         cam("layer-cam", net, images, gamma=0)
-    with pytest.raises(TypeError, match=r"'gama'; did you mean 'gamma'"):
+    with pytest.raises(TypeError, match=r"'gama' of CAM method 'layer-cam'; did you mean 'gamma'"):
         cam("layer-cam", net, images, gama=3)
 
 
@@ -188,8 +188,8 @@ def test_targets_are_a_tensor(gap_net, images):
 @pytest.mark.parametrize(
     ("method", "options", "error", "words"),
     [
-        ("grad-cam", {"layers": -1}, TypeError, "list of stage numbers"),
-        ("layer-cam", {"layers": ["layer4"]}, TypeError, "list of stage numbers"),
+        ("grad-cam", {"layers": -1}, TypeError, "layers must be a list of integers or None; got -1"),
+        ("layer-cam", {"layers": ["layer4"]}, TypeError, "layers must be a list of integers"),
         ("smooth", {"n": 2.5}, TypeError, "n must be an integer; got 2.5"),
         ("smooth", {"level": float("nan")}, ValueError, "level must be a number"),
         ("layer-cam", {"gamma": float("nan")}, ValueError, "gamma must be a number"),

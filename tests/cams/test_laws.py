@@ -224,7 +224,7 @@ def test_targets_that_do_not_fit_are_refused(method, net, images):
 
 @every_method
 def test_an_unknown_option_names_the_valid_ones(method, net, images):
-    with pytest.raises(TypeError, match=rf"unknown option of CAM method '{re.escape(method)}': 'layer'.*known:"):
+    with pytest.raises(TypeError, match=rf"unknown option 'layer' of CAM method '{re.escape(method)}'.*known:"):
         cam(method, net, images, layer=2)
 
 

@@ -295,6 +295,9 @@ def test_int8_shares_no_pass_with_float32(net, images, targets):
     assert torch.equal(d["b"], cam("score-cam", net, images, targets, int8=True))
     with pytest.raises(ValueError, match="bf16 and int8 exclude each other"):
         cam("score-cam", net, images, targets, int8=True, bf16=True)
+    for option in ("bf16", "int8"):
+        with pytest.raises(ValueError, match=f"{option}=True is for a float32 net, this one is float64: leave {option} out"):
+            cam("score-cam", copy.deepcopy(net).double(), images.double(), targets, **{option: True})
 
 
 def test_all_classes_are_checked_as_one_is(gap_net, images):

@@ -179,7 +179,7 @@ def test_options_that_do_not_fit_are_refused(net, images):
             "smooth",
             {"base_options": {"layer": [0]}},
             TypeError,
-            "option of CAM method 'grad-cam': 'layer'; did you mean 'layers'",
+            "option 'layer' of CAM method 'grad-cam'; did you mean 'layers'",
         ),
         ("smooth", {"n": 0}, ValueError, "n must be at least 1"),
         ("tta", {"moves": "flop"}, ValueError, "did you mean 'flip'"),

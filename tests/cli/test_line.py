@@ -146,7 +146,7 @@ def test_prepare_refuses_a_mask_of_another_size_and_an_unknown_option(tmp_path):
     where = {"manifest": tmp_path / "m.parquet", "masks": tmp_path / "k.parquet"}
     with pytest.raises(ValueError, match=r"m1\.png is \(20, 25\) .* its image is \(40, 50\)"):
         prepare(Prepare(name="x", source="images", options=options), **where)
-    with pytest.raises(ValueError, match="unknown option of source 'images': 'shet'; did you mean 'sheet'"):
+    with pytest.raises(ValueError, match="unknown option 'shet' of source 'images'; did you mean 'sheet'"):
         prepare(Prepare(name="x", source="images", options={**options, "shet": 1}), **where)
     assert not where["manifest"].exists()
 

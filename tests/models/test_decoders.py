@@ -159,7 +159,7 @@ def test_half_precision_features_and_autocast_give_float32(kind):
         (Decoded, {"finest": 4}, ValueError, r"0\.\.3; got 4"),
         (Decoded, {"base": "gpa"}, ValueError, "unknown head 'gpa'; did you mean 'gap'"),
         (Decoded, {"base": "pixel"}, ValueError, "'pixel' has a decoder of its own"),
-        (Decoded, {"base_options": {"r": 1}}, TypeError, "option of head 'gap'"),
+        (Decoded, {"base_options": {"r": 1}}, TypeError, "option 'r' of head 'gap'"),
         (Pixel, {"hidden": -1}, ValueError, "must not be negative"),
         (Pixel, {"pixel_dropout": 1.0}, ValueError, "pixel_dropout"),
     ],

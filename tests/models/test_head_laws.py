@@ -234,7 +234,7 @@ def test_evaluation_repeats_itself(name):
 
 @every_head
 def test_an_unknown_option_names_the_valid_ones(name):
-    with pytest.raises(TypeError, match=rf"unknown option of head '{re.escape(name)}': 'no_such'.*known:"):
+    with pytest.raises(TypeError, match=rf"unknown option 'no_such' of head '{re.escape(name)}'.*known:"):
         build_localizer("efficientnet_lite0", name, 2, weights=None, head_options={"no_such": 1})
 
 

@@ -206,7 +206,7 @@ def test_what_does_not_fit_is_refused():
         Masker((8,), 2)
     with pytest.raises(ValueError, match="unknown head 'gpa'; did you mean 'gap'"):
         Masker(CHANNELS, 2, base="gpa")
-    with pytest.raises(TypeError, match="option of head 'gap': 'r'"):
+    with pytest.raises(TypeError, match="option 'r' of head 'gap'"):
         Masker(CHANNELS, 2, base_options={"r": 3})
     f = features()
     with pytest.raises(ValueError, match="reads the last 3 stages; the features hold 2"):

@@ -218,7 +218,7 @@ def test_settings_are_checked_before_training(run, toy):
         run(keep={"b-cl": CHECKPOINTS["b-cl"]})
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         run(epochs=0)
-    with pytest.raises(TypeError, match="unknown option of fit 'warm_up'; did you mean 'warmup'"):
+    with pytest.raises(TypeError, match="unknown option 'warm_up' of fit; did you mean 'warmup'"):
         run(warm_up=0.1)
     with pytest.raises(ValueError, match="clip"):
         run(clip=0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, Literal, overload
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wsol._names import closest, resolve
+from wsol._options import check_options
 from wsol.cams import METHODS
 from wsol.cams.base import Cam, Evidence
 from wsol.cams.evidence import budget_of
@@ -146,27 +146,11 @@ def drawer(method: str, options: Mapping[str, Any]) -> Cam:
 
     Raises:
         ValueError: an unknown method, an option out of its range.
-        TypeError: an option that the method does not have.
+        TypeError: an option that the method does not have, or a value of another kind.
     """
     kind: type[Cam] = resolve("CAM method", method, METHODS, "wsol.cams")
-    known = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in known:
-            raise TypeError(closest(f"option of CAM method {method!r}:", option, known or ["none"]))
-    for option, value in options.items():
-        _check_option(option, value, inspect.signature(kind).parameters[option].default)
+    check_options(f"CAM method {method!r}", kind, options)
     return kind(**options)
-
-
-def _check_option(option: str, value: Any, default: Any) -> None:
-    """Raise for layers that are no list of integers, a fraction where an integer belongs, NaN."""
-    if option == "layers" and value is not None:
-        if isinstance(value, str | int | float) or not all(isinstance(i, Integral) for i in value):
-            raise TypeError(f"layers must be a list of stage numbers, such as [-1]; got {value!r}")
-    elif type(default) is int and not isinstance(value, Integral):
-        raise TypeError(f"{option} must be an integer; got {value!r}")
-    elif isinstance(value, float) and value != value:
-        raise ValueError(f"{option} must be a number; got NaN")
 
 
 def check_net(net: Localizer, budget: int | None) -> None:

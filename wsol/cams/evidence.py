@@ -149,8 +149,14 @@ class Evidence:
 
         Returns:
             float32 (n, k).
+
+        Raises:
+            ValueError: `half` or `int8` for a net of float64, which would stay as it is.
         """
         make, count = _maker(images, count)
+        if (half or int8) and any(p.dtype == torch.float64 for p in self.net.parameters()):
+            option = "bf16" if half else "int8"
+            raise ValueError(f"{option}=True is for a float32 net, this one is float64: leave {option} out, or call net.float()")
         digits: AbstractContextManager[object] = nullcontext()
         if int8 and count:
             sample = torch.cat([self.pixels, make(slice(0, min(count, _SAMPLE)))]).contiguous(memory_format=torch.channels_last)

@@ -103,7 +103,7 @@ class Sess(Wrapper):
         self.rectified, self.class_specific, self.resolution = False, True, "image"
         if not scales or min(scales) <= 0:
             raise ValueError(f"scales must be positive, and at least one; got {list(scales)}")
-        if not (0 < window <= 1 or window == int(window) > 1):
+        if not (0 < window <= 1 or (window > 1 and float(window).is_integer())):
             raise ValueError(f"window must be a share in (0, 1], or an integer of px above 1; got {window}")
         if not 0 < step <= 1:
             raise ValueError(f"step must be a share of the window in (0, 1], or pixels go unseen; got {step}")

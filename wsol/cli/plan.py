@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsol._names import resolve
+from wsol._options import check_options
 from wsol.cli.config import Config
 
 RUN = "{dataset}/{model}/fold{fold}/seed{seed}"
@@ -62,7 +63,7 @@ def plan(config: Config) -> Plan:
     """The grid of `config`. Slide datasets are listed (cheap: no pixels are read), image datasets need no listing.
 
     Raises:
-        ValueError: a configured fold has no samples.
+        ValueError: a configured fold has no samples, or an option of the source is wrong.
     """
     from wsol.data import KINDS, SOURCES
 
@@ -72,7 +73,9 @@ def plan(config: Config) -> Plan:
     listing = resolve("source", source, SOURCES, "wsol.data").listing
     slides: dict[tuple[int, str], list[str]] = {}
     paths: dict[str, str] = {}
-    for row in listing(**source_options(config)):
+    options = source_options(config)
+    check_options(f"source {source!r} (prepare.options)", listing, options)
+    for row in listing(**options):
         slides.setdefault((int(row["fold"]), str(row["role"])), []).append(str(row["sample"]))
         paths[str(row["sample"])] = str(row["path"])
     missing = [fold for fold in config.folds if (fold, "train") not in slides]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsol._names import closest, resolve
+from wsol._names import resolve
+from wsol._options import check_options
 from wsol.cli.config import Prepare
 
 if TYPE_CHECKING:
@@ -21,13 +21,7 @@ def prepare(settings: Prepare, *, manifest: Path, masks: Path, workers: int = 1)
     options = dict(settings.options)
     if settings.source == "phantom":  # the only source that draws its own slides
         options["workers"] = workers
-    known = inspect.signature(make).parameters
-    for option in options:
-        if option not in known:
-            raise ValueError("prepare.options: " + closest(f"option of source {settings.source!r}:", option, known))
-    for option, parameter in known.items():
-        if parameter.default is parameter.empty and option not in options:
-            raise ValueError(f"prepare.options: source {settings.source!r} needs {option!r}; options: {', '.join(known)}")
+    check_options(f"source {settings.source!r}", make, options)
     dataset = make(**options)
     dataset.name = settings.name
     check_splits(dataset.samples, dataset.split_unit)

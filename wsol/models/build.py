@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wsol._names import closest, resolve
+from wsol._names import resolve
+from wsol._options import check_options
 from wsol.models import BACKBONES, HEADS, backbone_entry
 from wsol.models.heads.base import Head
 from wsol.models.localizer import Localizer
@@ -42,7 +42,7 @@ def build_localizer(
 
     Raises:
         ValueError: an unknown name (the nearest one is named) or value, or weights that do not fit.
-        TypeError: an option that the head does not have.
+        TypeError: an option that the head does not have, or a value of another kind.
         RuntimeError, FileNotFoundError: there are no such weights; the message says how to get them.
     """
     options = dict(head_options or {})
@@ -85,11 +85,8 @@ def check_head(head: str, options: Mapping[str, Any]) -> type[Head]:
 
     Raises:
         ValueError: an unknown name.
-        TypeError: an option that is no keyword-only argument of the class.
+        TypeError: an option that is no keyword-only argument of the class, or a value of another kind.
     """
     kind: type[Head] = resolve("head", head, HEADS, "wsol.models")
-    known = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in known:
-            raise TypeError(closest(f"option of head {head!r}:", option, known))
+    check_options(f"head {head!r}", kind, options)
     return kind

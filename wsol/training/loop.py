@@ -233,7 +233,7 @@ def fit(net: Localizer, strategy: Strategy, batches: Batches, **options: Any) ->
     known = [option.name for option in fields(Fit)]
     for name in options:
         if name not in known:
-            raise TypeError(closest("option of fit", name, known))
+            raise TypeError(closest("option", name, known, of="fit"))
     return Fit(**options)(net, strategy, batches)
 
 

@@ -17,11 +17,11 @@ def dataset(root: str | Path, folds: int = 5, valpx: int = 3, seed: int = 0, str
     """GlaS, split by patient: fold k tests on part k, validates on part k + 1 and trains on the rest.
 
     Args:
-        root: as for the source `glas`; it needs no lists of folds.
+        root: the folder of GlaS, as for the source `glas`; it needs no lists of folds.
         folds: parts, at least 3. GlaS has 16 patients, five of whom carry both grades.
         valpx: validation images of each grade whose masks may be opened.
         seed: of the parting and of the choice of `valpx`.
-        strict_counts: as for `glas`.
+        strict_counts: the complete set of images is required, as for `glas`.
     """
     images = read_glas(Path(root), strict_counts)
     listed = list(images.values())

@@ -114,14 +114,14 @@ def dataset(
 
     Args:
         out: folder for `<sample>.tiff`, `<sample>_mask.png` (positive slides only) and `<sample>.json`.
-        slides: this and what follows as in `listing`.
-        size: side in level-0 px.
+        slides: how many.
+        size: side in level-0 px (0.5 um).
         seed: of everything.
-        difficulty: "easy" or "hard".
-        prevalence: share of tumor.
-        patients: how many.
-        mixed_patients: patients hold both classes.
-        folds: how many.
+        difficulty: "easy" (a tumor is also darker) or "hard" (a stain filter does not find it).
+        prevalence: share of a whole positive slide that is tumor, on average.
+        patients: slides go round among them; they share a patient's stain and scanner.
+        mixed_patients: patients hold slides of both classes; otherwise every second patient has tumor on all slides.
+        folds: how many rotations of the patients.
         workers: processes that draw.
     """
     import pandas as pd

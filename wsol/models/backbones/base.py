@@ -32,6 +32,10 @@ class Backbone(nn.Module, ABC):
     strides: tuple[int, ...]
 
     def __init__(self, output_stride: int = 32, freeze_bn: bool = True) -> None:
+        """Args:
+        output_stride: px of the image per cell of the last stage, 32, 16 or 8; in a study a key of the model, 16 by default.
+        freeze_bn: keep batch-norm statistics in training; in a study a key of the model.
+        """
         super().__init__()
         if output_stride not in OUTPUT_STRIDES:
             raise ValueError(f"output_stride must be one of {', '.join(map(str, OUTPUT_STRIDES))}; got {output_stride}")

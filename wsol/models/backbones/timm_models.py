@@ -44,7 +44,7 @@ class TimmBackbone(StandardizedBackbone):
         """Args:
         name: what `timm.create_model` takes.
         output_stride: most pixels per cell of the last stage.
-        freeze_bn: as for every backbone.
+        freeze_bn: as for `Backbone`.
 
         Raises:
             RuntimeError: timm is not installed, or there is no such model on its hub.

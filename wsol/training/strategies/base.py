@@ -25,8 +25,8 @@ class Strategy(nn.Module):
     callables. Its randomness is the generator it is given, a CPU one.
 
     Args:
-        label_smoothing: see `losses.cross_entropy`.
-        class_weights: see `losses.cross_entropy`.
+        label_smoothing: share of each label that is spread over all classes, in [0, 1).
+        class_weights: weight of each class in the cross-entropy, k numbers, see `losses.cross_entropy`.
     """
 
     supervision: ClassVar[Literal["labels", "masks"]] = "labels"

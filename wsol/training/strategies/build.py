@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from wsol._names import closest, resolve
+from wsol._names import resolve
+from wsol._options import check_options, options_of
 from wsol.training import STRATEGIES
 from wsol.training.strategies.base import Strategy
 
@@ -15,16 +15,14 @@ def build_strategy(name: str, **options: Any) -> Strategy:
 
     Raises:
         ValueError: unknown name; the message names the nearest one.
-        TypeError: an option that this strategy does not have; the message names the valid ones.
+        TypeError: an option that this strategy does not have (the message names the valid ones), or a value of another kind.
     """
-    kind = resolve("strategy", name, STRATEGIES, "wsol.training")
-    known = strategy_options(name)
-    for option in options:
-        if option not in known:
-            raise TypeError(closest(f"option of strategy {name!r}", option, known))
-    return kind(**options)
+    kind: Any = resolve("strategy", name, STRATEGIES, "wsol.training")
+    check_options(f"strategy {name!r}", kind, options)
+    made: Strategy = kind(**options)
+    return made
 
 
 def strategy_options(name: str) -> list[str]:
     """The names of the strategy's options."""
-    return list(inspect.signature(resolve("strategy", name, STRATEGIES, "wsol.training")).parameters)
+    return list(options_of(resolve("strategy", name, STRATEGIES, "wsol.training")))

@@ -56,17 +56,17 @@ class FCam(Seeded):
     ) -> None:
         """Args:
         seeds: maps of the teacher, the classifier itself.
-        foreground: see `SeedSampler`, as the next five.
-        background: see there.
-        power: see there.
-        dilation: see there.
-        lowest: see there.
-        erosion: see there.
+        foreground: seeds of an image drawn as foreground; for this and what follows up to `erosion` see `SeedSampler`.
+        background: seeds of an image drawn as background.
+        power: sharpness of the draw by the map; 0 draws evenly.
+        dilation: side of a grown seed in cells, odd.
+        lowest: share of the cells, those with the lowest values, that may become background.
+        erosion: side in cells, odd, of the square by which the region of foreground seeds is eroded.
         weight: of the loss on seeds.
         crf: weight of the CRF term; 0 leaves it out.
-        radius: see `window_crf`, as the next two.
-        sigma_rgb: see there.
-        sigma_xy: see there.
+        radius: of the CRF's window, in px of the decoder; for this and the next two see `window_crf`.
+        sigma_rgb: of the color, for images in [0, 1].
+        sigma_xy: of the distance, in px of the decoder.
         size: weight of the sizes; 0 leaves them out.
         strength: t of the barrier in the first epoch.
         strength_end: the largest t; it grows by 1 % an epoch.

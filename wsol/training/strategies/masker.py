@@ -87,11 +87,11 @@ class Masker(Strategy):
             destroy_lead: 5, the logits by which another class should lead where the label was hidden (code).
             preserve_lead: 1, the logits by which the label should lead where it is shown (code).
             fake_lead: 1, both leads for fakes (code).
-            blur: see `masking.Veil`, as the four that follow.
-            sigma: px.
-            color: in units of images in [0, 1].
-            color_noise: the same.
-            image_noise: the same.
+            blur: probability that what is hidden is blurred, rather than of one color; this and the next four as for `Veil`.
+            sigma: of that blur, px.
+            color: a channel of that color is uniform in 0.5 +- `color`.
+            color_noise: standard deviation of the noise on that color.
+            image_noise: standard deviation of the noise on the image.
             label_smoothing: of the existence loss.
 
         Raises:

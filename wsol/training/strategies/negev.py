@@ -45,11 +45,11 @@ class Negev(Seeded):
     ) -> None:
         """Args:
         seeds: maps of the teacher, the classifier itself.
-        foreground: see `SeedSampler`, as the next five.
-        background: see there.
-        power: see there.
-        dilation: see there.
-        lowest: see there.
+        foreground: seeds of an image drawn as foreground; for this and what follows up to `released` see `SeedSampler`.
+        background: seeds of an image drawn as background.
+        power: sharpness of the draw by the map; 0 draws evenly.
+        dilation: side of a grown seed in cells, odd.
+        lowest: share of the cells, those with the lowest values, that may become background.
         released: background seeds as the released code draws them.
         weight: of the loss on seeds (lambda), against 1 for images of the empty class.
         empty_class: class whose images have no foreground.

@@ -45,11 +45,11 @@ class PixelCam(Seeded):
     ) -> None:
         """Args:
         seeds: maps of the teacher.
-        foreground: see `SeedSampler`, as the next five; a cell of the head `pixel` is one of the last stage.
-        background: see there.
-        power: see there.
-        dilation: see there; 1, since a cell is large already.
-        lowest: see there.
+        foreground: seeds of an image drawn as foreground; for this and what follows up to `released` see `SeedSampler`.
+        background: seeds of an image drawn as background.
+        power: sharpness of the draw by the map; 0 draws evenly.
+        dilation: side of a grown seed in cells; those of the head `pixel` are of the last stage, large already; odd.
+        lowest: share of the cells, those with the lowest values, that may become background.
         released: background seeds as the released code draws them.
         weight: of the loss on seeds (lambda).
         empty_class: class whose images have no foreground.
