@@ -89,7 +89,7 @@ def test_everything_after_is_as_ever(fitted, tiled, tmp_path):
     [
         ({"source": "images"}, "only tiles of slides can be encoded once"),
         ({"strategy": "has"}, "strategy 'has' needs pixels; take one of classify, inherit"),
-        ({"head": "decoded"}, "head 'decoded' reads every stage"),
+        ({"head": "spg"}, "head 'spg' reads every stage"),
         ({"head": "max", "embeddings": "tiles"}, "head 'max' reads single cells; set embeddings: cells"),
         ({"keep": "map-stability"}, r"checkpoints \['map-stability'\] look at maps of pixels"),
     ],

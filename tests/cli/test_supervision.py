@@ -104,7 +104,7 @@ def test_what_is_trained_on_does_not_validate(line):
     from wsol.cli.supervision import supervise
 
     listing = read_manifest(line / "m.parquet")
-    told = supervise(listing, 0, Model(strategy="unet", train_on="valpx"), "masks", line / "k.parquet", 0)
+    told = supervise(listing, 0, Model(head="decoded", strategy="unet", train_on="valpx"), "masks", line / "k.parquet", 0)
     assert set(told.rows["sample"]) == set(listing.rows(0, "valpx")["sample"])
     assert set(told.checked["sample"]) == set(listing.rows(0, "valcl")["sample"]) - set(told.rows["sample"])
     assert supervise(listing, 0, Model(), "labels", None, 0).masks is None
@@ -142,5 +142,5 @@ def test_seeds_of_a_parent_train_pixels(line, parent, name, head):
 def test_without_a_parent_there_are_no_seeds(line, parent):
     with pytest.raises(ValueError, match="name it in `from`"):
         fitted(line, "x", strategy="negev")
-    with pytest.raises(ValueError, match="Negev trains pixels and needs a head that has them"):
+    with pytest.raises(ValueError, match="'negev' trains pixels, which head 'gap' does not draw; take head decoded or pixel"):
         fitted(line, "x", strategy="negev", head="gap", head_options={}, parent=parent)

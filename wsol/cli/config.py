@@ -63,8 +63,7 @@ class Config(Section):
         from wsol.cams import METHODS
         from wsol.cli.probing import check_names
         from wsol.data import KINDS, SOURCES
-        from wsol.models import BACKBONES, HEADS, backbone_entry
-        from wsol.training import MASKED, STRATEGIES, criterion
+        from wsol.training import criterion
 
         _known("source", [self.prepare.source], SOURCES)
         for name in self.checkpoints:
@@ -74,14 +73,10 @@ class Config(Section):
         for name, model in self.models.items():
             if name == "floors":
                 raise ValueError("models.floors: this name is taken by the maps that need no training; choose another")
-            _known("backbone", [backbone_entry(model.backbone)], BACKBONES)
-            _known("head", [model.head], HEADS)
-            _known("strategy", [model.strategy], STRATEGIES)
             _known("training setting", model.train, Train.model_fields)
             _known("map set", model.maps, self.maps)
-            if model.strategy in MASKED and KINDS[self.prepare.source] == "slides":
-                raise ValueError(f"models.{name}: strategy {model.strategy!r} learns from masks, which are read for images only")
             self.lineage(name)
+            self._suits(name)
             self._have_defects(name)
             if not self.kept(name):
                 raise ValueError(
@@ -102,6 +97,26 @@ class Config(Section):
                 raise ValueError(f"maps.{name}: an id stands twice in {ids}; give each entry its own id")
             _known("CAM method", [m["method"] for m in self.methods(name)], METHODS)
         return self
+
+    def _suits(self, name: str) -> None:
+        """Raise unless the strategy of a model has what it learns from, and the model fits the one that it starts from."""
+        from wsol.data import KINDS
+        from wsol.training import INHERITED, MASKED, TAUGHT
+
+        model, kind = self.models[name], KINDS[self.prepare.source]
+        if model.strategy in MASKED and kind == "slides":
+            raise ValueError(f"models.{name}: strategy {model.strategy!r} learns from masks, which are read for images only")
+        if model.strategy in INHERITED and kind == "images":
+            raise ValueError(
+                f"models.{name}.strategy: {model.strategy!r} gives tiles the label of their slide; for images take classify"
+            )
+        if model.parent is None and model.strategy in TAUGHT:
+            raise ValueError(f"models.{name}.from: strategy {model.strategy!r} learns from a trained model: name it here")
+        if model.parent is not None and self.models[model.parent].backbone != model.backbone:
+            raise ValueError(
+                f"models.{name}.backbone: {model.backbone!r}, but `from` names {model.parent!r}, whose backbone is "
+                f"{self.models[model.parent].backbone!r}; a model starts from the weights of its parent: take the same one"
+            )
 
     def lineage(self, name: str) -> list[str]:
         """`name` and the models it descends from, nearest first.

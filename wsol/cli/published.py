@@ -69,22 +69,27 @@ def spread(study: dict[str, Any]) -> dict[str, Any]:
     What is malformed is left for the schema to refuse.
 
     Raises:
-        ValueError: a defect concerns no model of the study.
+        ValueError: a defect concerns no model of the study, or a model has a name that is kept for twins.
     """
-    wanted, models, evaluate = study.get("as_published"), study.get("models"), study.get("evaluate", {})
-    if not (isinstance(wanted, list) and wanted and isinstance(models, dict) and isinstance(evaluate, dict)):
+    wanted, models, evaluate = study.get("as_published", []), study.get("models"), study.get("evaluate", {})
+    if not (isinstance(wanted, list) and isinstance(models, dict) and isinstance(evaluate, dict)):
         return study
     if not all(isinstance(model, dict) for model in models.values()):
         return study
-    found = dict(models)
+    twins: dict[str, Any] = {}
     for defect in [d for d in wanted if d in IN_MODELS]:
         plain = [name for name in models if not models[name].get("as_published") and concerns(defect, name, models)]
         if not plain:
             place = IN_MODELS[defect]
             raise ValueError(f"as_published: {defect} needs a model with {place.key}: {' or '.join(place.values)}; there is none")
-        found |= {f"{name}+{defect}": _twin(models[name], defect, plain) for name in plain}
+        twins |= {f"{name}+{defect}": _twin(models[name], defect, plain) for name in plain}
+    for name in models:
+        if "+" in str(name) and models[name] != twins.get(name):  # a study that was read, twins and all, may be read again
+            raise ValueError(f"models.{name}: + is kept for the twins NAME+DEFECT that as_published makes; choose another name")
+    if not wanted:
+        return study
     beside = [*evaluate.get("as_published", []), *(d for d in wanted if d in IN_EVALUATION)]
-    return {**study, "models": found, "evaluate": {**evaluate, "as_published": list(dict.fromkeys(beside))}}
+    return {**study, "models": {**models, **twins}, "evaluate": {**evaluate, "as_published": list(dict.fromkeys(beside))}}
 
 
 def _twin(model: Mapping[str, Any], defect: str, plain: list[str]) -> dict[str, Any]:
