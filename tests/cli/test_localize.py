@@ -61,10 +61,10 @@ def test_a_map_at_the_image_s_resolution_lies_where_that_of_the_last_stage_lies(
 
 @pytest.mark.parametrize("head", ["gap", "noisy-or", "deep-mil", "attention-mil"])
 @pytest.mark.parametrize("choose", ["positive", "predicted"])
-def test_a_slide_has_the_logits_of_the_bag_of_all_its_tiles(slide, tmp_path, head, choose):
+def test_a_slide_drawn_by_tiles_has_the_logits_of_the_bag_of_all_its_tiles(slide, tmp_path, head, choose):
     net = build_localizer("efficientnet_lite0", head, 2, weights=None, generator=torch.Generator().manual_seed(0)).eval()
     torch.nn.init.normal_(net.head.weight, generator=torch.Generator().manual_seed(1))
-    with drawn(net, slide, tmp_path, ["native"], halo_px=0, map_class=choose) as reader:
+    with drawn(net, slide, tmp_path, ["native"], halo_px=0, map_class=choose, slides="tiles") as reader:
         logits, target = reader.logits(slide[1].sample), reader.read("native", slide[1].sample).target
     table = pd.read_parquet(slide[2])
     with open_slide(slide[1].path) as opened:

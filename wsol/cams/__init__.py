@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from wsol.cams.drawing import cams as cams
     from wsol.cams.drawing import drawer as drawer
     from wsol.cams.evidence import Evidence as Evidence
+    from wsol.cams.field import Route as Route
+    from wsol.cams.field import draw_cells as draw_cells
+    from wsol.cams.field import route as route
     from wsol.cams.finishing import finish as finish
     from wsol.cams.masked import score_cams as score_cams
 
@@ -25,10 +28,13 @@ _WHERE = {
     "Cam": "base",
     "Evidence": "evidence",
     "Maps": "drawing",
+    "Route": "field",
     "cam": "drawing",
     "cams": "drawing",
+    "draw_cells": "field",
     "drawer": "drawing",
     "finish": "finishing",
+    "route": "field",
     "score_cams": "masked",
 }
 

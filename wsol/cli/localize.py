@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from wsol.cams import Maps
+    from wsol.cli.wholeslide import Lattice
     from wsol.models import Localizer
 
 RGB = npt.NDArray[np.uint8]
@@ -54,18 +56,20 @@ def localize(
         "map_class": choose,
         "methods": settings["methods"],
         "halo_px": int(settings.get("halo_px", 32)),
+        "slides": settings.get("slides", "whole"),
         "resize": None if slide is not None else settings.get("resize"),
         "recipe": read_json(model.with_suffix(".json")),
     }
+    if slide is not None:
+        if tiles is None:
+            raise ValueError("--slide needs --tiles, the tile table of that slide (`wsol tile`)")
+        row = next(rows.itertuples(index=False))
+        _slide(net, row, row.label if target == -1 else target, settings, out, provenance, tiles)
+        return
     with MapWriter(out, provenance) as writer:
         for row in progress(list(rows.itertuples(index=False)), f"localize {split}"):
             label = row.label if target == -1 else target
-            if slide is None:
-                _image(net, row, label, settings["methods"], writer, settings.get("resize"))
-            elif tiles is not None:
-                _slide(net, row, label, settings["methods"], writer, tiles, int(settings.get("halo_px", 32)))
-            else:
-                raise ValueError("--slide needs --tiles, the tile table of that slide (`wsol tile`)")
+            _image(net, row, label, settings["methods"], writer, settings.get("resize"))
 
 
 def _image(
@@ -82,7 +86,7 @@ def _image(
 
     image = read_image(row.path)
     height, width = image.shape[:2]
-    images = _tensor(pad_to_cells(image if side is None else to_square(image, side)), net)
+    images = as_images(pad_to_cells(image if side is None else to_square(image, side)), net)
     start = time.perf_counter()
     found, logits = draw(net, images, label, methods)
     seconds = (time.perf_counter() - start) / len(methods)
@@ -94,48 +98,98 @@ def _image(
 
 
 def _slide(
-    net: Localizer, row: Any, label: int | None, methods: list[dict[str, Any]], writer: Any, tiles: Path, halo: int
+    net: Localizer, row: Any, label: int | None, settings: dict[str, Any], out: Path, provenance: dict[str, Any], tiles: Path
 ) -> None:
-    """All maps of one slide, drawn tile by tile with a halo and laid on one grid; cells without tissue are not covered.
+    """All maps of one slide on one grid of cells, whole where it can be, else tile by tile; cells without tissue are not covered.
 
     The slide's logits are those of the bag of all its tiles, so that the slide is classified as it was trained.
     """
     import pandas as pd
     import torch
 
-    from wsol.slides import Box, open_slide
+    from wsol.cli.wholeslide import WholeSlide, lattice, plan
+    from wsol.data import MapWriter
+    from wsol.slides import open_slide
 
-    table = pd.read_parquet(tiles)
-    step, mpp = int(table.attrs["tile_px"]), float(table.attrs["mpp"])
-    cells = step // net.output_stride
+    table, methods, halo = pd.read_parquet(tiles), settings["methods"], int(settings.get("halo_px", 32))
     with open_slide(row.path, mpp=row.mpp if row.mpp == row.mpp else None) as slide:
-        side = float(table.attrs["side"])  # level-0 px of one tile
-        columns, lines = (int(np.ceil(s / side - 1e-6)) for s in slide.size)
-        canvas = {m["id"]: np.zeros((lines * cells, columns * cells), np.float32) for m in methods}
-        covered = np.zeros((lines * cells, columns * cells), bool)
-        states = []
-        start = time.perf_counter()
+        grid = lattice(slide, table, net.output_stride)
+        whole = settings.get("slides", "whole") == "whole"
+        made = plan(net, grid, methods, whole=whole, memory_mb=int(settings.get("memory_mb", 2048)), halo=halo)
+        by_tile = Tiles(slide, table, halo, made.batch)
+        drawn = WholeSlide(net, grid, made, methods)
         if label is None and table.empty:
             label = 0  # no tissue, nothing to predict: the map is empty whatever its class
+        elif label is None and made.blocks:
+            drawn.look()
+            label = int(_bag(net, drawn.states).argmax())
         elif label is None:
-            label = int(_bag(net, [_state(net, t) for _, t in _tile_batches(slide, table, mpp, step, 0, net)]).argmax())
-        for boxes, images in _tile_batches(slide, table, mpp, step, halo, net):
+            label = int(_bag(net, [_state(net, images) for _, images in by_tile.batches(net)]).argmax())
+        if made.blocks:
+            drawn.draw(label)
+        rest = [m for m in methods if m["id"] in made.ids("tile")]
+        maps, states, seconds = by_tile.draw(net, grid, rest, label) if rest and not table.empty else ({}, [], 0.0)
+        facts = {"target": label, "frame": grid.field.frame, "size": slide.size[::-1], "coverage": grid.covered}
+        with MapWriter(out, {**provenance, **made.facts()}) as writer:
+            for m in methods:
+                name = m["id"]
+                if name in maps:
+                    writer.add(name, row.sample, maps[name], drawn="tile", seconds=seconds / len(rest), **facts)
+                else:
+                    each = drawn.seconds / max(1, len(drawn.maps))
+                    writer.add(name, row.sample, drawn.maps[name], drawn="whole", seconds=each, **facts)
+            if states := drawn.states or states:
+                writer.predict(row.sample, _bag(net, states).to(torch.float32).cpu().numpy())
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of a slide, to be looked at one by one.
+
+    Attributes:
+        slide: open.
+        table: of its tiles.
+        halo: px of context read on each side.
+        batch: tiles at a time.
+    """
+
+    slide: Any
+    table: Any
+    halo: int
+    batch: int
+
+    def batches(self, net: Localizer, halo: int = 0) -> Iterator[tuple[list[Any], torch.Tensor]]:
+        """(boxes without halo, images (b, 3, step + 2 halo, step + 2 halo))."""
+        import torch
+
+        from wsol.slides import Box
+
+        step, mpp = int(self.table.attrs["tile_px"]), float(self.table.attrs["mpp"])
+        margin = round(halo * mpp / self.slide.mpp)
+        boxes = [Box(int(r.x), int(r.y), int(r.width), int(r.height)) for r in self.table.itertuples(index=False)]
+        for i in range(0, len(boxes), self.batch):
+            part = boxes[i : i + self.batch]
+            wide = [Box(b.x - margin, b.y - margin, b.width + 2 * margin, b.height + 2 * margin) for b in part]
+            exact = [to_square(self.slide.read(b, mpp), step + 2 * halo) for b in wide]  # rounding of mpp may leave a px or two
+            yield part, torch.cat([as_images(p, net) for p in exact])
+
+    def draw(
+        self, net: Localizer, grid: Lattice, methods: list[dict[str, Any]], label: int
+    ) -> tuple[dict[str, npt.NDArray[np.float32]], list[torch.Tensor], float]:
+        """(maps by id, the head's states of the tiles, seconds): every tile by itself, with its halo, laid on the grid."""
+        start = time.perf_counter()
+        canvas = {m["id"]: np.zeros(grid.covered.shape, np.float32) for m in methods}
+        side, cells, inner, states = grid.field.side, grid.cells, self.halo // net.output_stride, []
+        for boxes, images in self.batches(net, self.halo):
             drawn, _ = draw(net, images, label, methods)
             states.append(net.head.bag_state(drawn.prediction))
-            inner = halo // net.output_stride
             found = {name: to_cells(maps, cells + 2 * inner) for name, maps in drawn.items()}
             for i, box in enumerate(boxes):
                 at = np.s_[round(box.y / side) * cells :, round(box.x / side) * cells :]
                 for name, maps in found.items():
-                    canvas[name][at][:cells, :cells] = maps[i, inner : inner + cells, inner : inner + cells].cpu().numpy()
-                covered[at][:cells, :cells] = True
-        seconds = (time.perf_counter() - start) / len(methods)
-        frame = Box(0, 0, round(columns * side), round(lines * side))
-        for name, array in canvas.items():
-            facts = {"target": label, "frame": frame, "size": slide.size[::-1], "coverage": covered, "seconds": seconds}
-            writer.add(name, row.sample, array, drawn="tile", **facts)
-        if states:
-            writer.predict(row.sample, _bag(net, states).to(torch.float32).cpu().numpy())
+                    place = canvas[name][at][:cells, :cells]
+                    place[:] = maps[i, inner : inner + cells, inner : inner + cells].cpu().numpy()[: len(place), : place.shape[1]]
+        return canvas, states, time.perf_counter() - start
 
 
 def to_cells(maps: torch.Tensor, side: int) -> torch.Tensor:
@@ -173,23 +227,6 @@ def _bag(net: Localizer, states: list[torch.Tensor]) -> torch.Tensor:
     return net.head.pool_bags(state, torch.zeros(len(state), dtype=torch.int64, device=state.device))[0]
 
 
-def _tile_batches(
-    slide: Any, table: Any, mpp: float, step: int, halo: int, net: Localizer, batch: int = 16
-) -> Iterator[tuple[list[Any], torch.Tensor]]:
-    """Batches of tiles read with a halo on each side: (boxes without halo, images (b, 3, step + 2 halo, step + 2 halo))."""
-    import torch
-
-    from wsol.slides import Box
-
-    margin = round(halo * mpp / slide.mpp)
-    boxes = [Box(int(r.x), int(r.y), int(r.width), int(r.height)) for r in table.itertuples(index=False)]
-    for i in range(0, len(boxes), batch):
-        part = boxes[i : i + batch]
-        pixels = [slide.read(Box(b.x - margin, b.y - margin, b.width + 2 * margin, b.height + 2 * margin), mpp) for b in part]
-        exact = [to_square(p, step + 2 * halo) for p in pixels]  # rounding of mpp may leave a pixel or two
-        yield part, torch.cat([_tensor(p, net) for p in exact])
-
-
 def to_square(pixels: RGB, side: int) -> RGB:
     """Resized to (side, side), whatever the aspect ratio: area means where both sides shrink, else bilinear."""
     import cv2
@@ -206,7 +243,7 @@ def pad_to_cells(image: RGB, cell: int = 32) -> RGB:
     return np.pad(image, ((0, -height % cell), (0, -width % cell), (0, 0)), mode="reflect")
 
 
-def _tensor(image: RGB, net: Localizer) -> torch.Tensor:
+def as_images(image: RGB, net: Localizer) -> torch.Tensor:
     """Float RGB in [0, 1], (1, 3, H, W), on the net's device."""
     import torch
 

@@ -190,7 +190,11 @@ class Localize(Section):
         None, ge=32, multiple_of=32,
         description="side in px of the square images are resized to before they are drawn (survey: 224); slides ignore it",
     )  # fmt: skip
-    halo_px: int = Field(32, ge=0, description="context read around each tile of a slide, a multiple of the stride")
+    slides: Literal["whole", "tiles"] = Field(
+        "whole", description="whole: as one image, block by block, where net and method allow it; tiles: tile by tile"
+    )
+    memory_mb: int = Field(2048, ge=64, description="memory that drawing a slide whole may take, beside some 500 MB of libraries")
+    halo_px: int = Field(32, ge=0, description="context read around tiles drawn one by one, a multiple of the stride")
     device: str = Field("auto", description="auto, cpu, or cuda[:n]")
 
 
