@@ -176,7 +176,7 @@ def test_two_directories_of_one_size_are_not_guessed_between(tmp_path, colorful)
 
 
 def test_threads_read_what_one_reads(tmp_path, monkeypatch, colorful):
-    monkeypatch.setattr("wsol.slides.native.CACHE", 0)  # 8 tiles: they push each other out all the time
+    monkeypatch.setattr("wsol.slides.native.CACHE", 0)  # 2 tiles: they push each other out all the time
     path = write_jpeg_tiff(tmp_path / "s.tiff", colorful, tile=(16, 16))
     some = list(boxes(80))
     with open_slide(path) as slide, open_slide(path, fast=False) as slow, ThreadPoolExecutor(8) as pool:

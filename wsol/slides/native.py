@@ -7,6 +7,8 @@ Decoding straight to RGB is several times as fast and gives the same pixels; whe
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -25,25 +27,36 @@ class TileError(Exception):
     """A tile that is missing, damaged, or of another size than the others."""
 
 
-class JpegTiles:
-    """One level as a grid of JPEG tiles.
+class TileGrid(ABC):
+    """One level as a grid of tiles; a strip is a tile as wide as the level.
 
     There is no lock and no file position (`pread`): threads and forked processes may share it.
 
     Attributes:
         size: (width, height) of the level in px.
         tile: (width, height) of a tile in px; those at the right and lower edge reach beyond the level.
+        offsets: of each tile's bytes in the file, row by row.
+        counts: of bytes; 0 where a tile is missing.
     """
 
-    def __init__(self, file: int, page: Any) -> None:
-        """Takes a tifffile page that `is_jpeg` accepts; `file` is an open descriptor, which stays the caller's."""
-        self.size = int(page.imagewidth), int(page.imagelength)
-        self.tile = int(page.tilewidth), int(page.tilelength)
-        self.offsets = np.asarray(page.dataoffsets, np.int64)
-        self.counts = np.asarray(page.databytecounts, np.int64)
+    def __init__(
+        self, file: int, size: tuple[int, int], tile: tuple[int, int], offsets: Iterable[int], counts: Iterable[int]
+    ) -> None:
+        """`file` is an open descriptor, which stays the caller's."""
+        self.size, self.tile = size, tile
+        self.offsets, self.counts = (np.fromiter(numbers, np.int64) for numbers in (offsets, counts))
         self._file = file
-        self._head = _jpeg_head(page)
-        self._decoded = lru_cache(max(8, CACHE // (3 * self.tile[0] * self.tile[1])))(self._decode)
+        self._decoded = lru_cache(max(2, CACHE // (3 * tile[0] * tile[1])))(self._decode)
+
+    @abstractmethod
+    def _decode(self, index: int) -> RGB:
+        """(height, width, 3) of a tile, or at the far edges at least the part on the level; raises TileError."""
+
+    def _bytes(self, index: int) -> bytes:
+        data = os.pread(self._file, int(self.counts[index]), int(self.offsets[index]))
+        if len(data) < max(4, self.counts[index]):
+            raise TileError(f"tile {index} has {len(data)} bytes of {self.counts[index]}")
+        return data
 
     def read(self, x: int, y: int, width: int, height: int) -> RGB:
         """(height, width, 3) from (x, y), all in px of the level; white beyond its edges.
@@ -68,6 +81,15 @@ class JpegTiles:
                 out[ya - y : y1 - y, xa - x : x1 - x] = pixels[ya - y0 : y1 - y0, xa - x0 : x1 - x0]
         return out
 
+
+class JpegTiles(TileGrid):
+    """A tifffile page that `is_jpeg` accepts."""
+
+    def __init__(self, file: int, page: Any) -> None:
+        size, tile = (int(page.imagewidth), int(page.imagelength)), (int(page.tilewidth), int(page.tilelength))
+        super().__init__(file, size, tile, page.dataoffsets, page.databytecounts)
+        self._head = _jpeg_head(page)
+
     def specimens(self) -> list[tuple[int, int]]:
         """(column, row) of tiles that tell most: the fullest and the emptiest, the first, and those at the far edges."""
         across, count = -(-self.size[0] // self.tile[0]), len(self.counts)
@@ -81,13 +103,9 @@ class JpegTiles:
     def _decode(self, index: int) -> RGB:
         import simplejpeg
 
-        count = int(self.counts[index])
-        if count < 4:
-            raise TileError(f"tile {index} has {count} bytes")
         try:
-            data = os.pread(self._file, count, int(self.offsets[index]))
             # Strict: libjpeg's warnings are errors, as they are for OpenSlide.
-            pixels: RGB = simplejpeg.decode_jpeg(self._head + data[2:], strict=True)
+            pixels: RGB = simplejpeg.decode_jpeg(self._head + self._bytes(index)[2:], strict=True)
         except (OSError, ValueError) as error:
             raise TileError(f"tile {index}: {error}") from error
         if pixels.shape[:2] != self.tile[::-1]:

@@ -11,6 +11,7 @@ import numpy as np
 import openslide
 
 from wsol.slides.dicom import mislabeled, rgb_of_ybr
+from wsol.slides.directories import check_complete
 from wsol.slides.native import JpegTiles, TileError, is_jpeg
 from wsol.slides.reader import RGB, SlideError, agreed_mpp, damaged, on_white
 
@@ -95,7 +96,7 @@ class Pyramid:
             return
         try:
             with tifffile.TiffFile(self.path) as tiff:
-                _check_complete(self.path, tiff)
+                check_complete(self.path, tiff.pages)
                 if fast:
                     self._file = os.open(self.path, os.O_RDONLY)
                     self._tiles = self._levels(tiff, self._file)
@@ -139,14 +140,3 @@ def _tiles_of(tiff: Any, file: int, size: tuple[int, int]) -> JpegTiles | None:
     """The JPEG tiles of the one directory of this size; None if there are several or none."""
     pages = [page for page in tiff.pages if page.is_tiled and (page.imagewidth, page.imagelength) == size]
     return JpegTiles(file, pages[0]) if len(pages) == 1 and is_jpeg(pages[0]) else None
-
-
-def _check_complete(path: Path, tiff: Any) -> None:
-    """A TIFF names the place of each tile: a file that ends before the last one was cut off in copying. Better found now."""
-    parts = (zip(page.dataoffsets, page.databytecounts, strict=True) for page in tiff.pages)
-    end = max((offset + count for part in parts for offset, count in part), default=0)
-    actual = path.stat().st_size
-    if end > actual:
-        raise SlideError(
-            f"{path}: truncated: its tiles reach to byte {end}, the file ends at {actual}; copy it again from the source"
-        )

@@ -61,6 +61,11 @@ def agreed_mpp(path: Path, x: float | None, y: float | None) -> float | None:
     return (x + y) / 2
 
 
+def resolution_mpp(unit: int | None, x: float, y: float) -> tuple[float | None, float | None]:
+    """(x, y) in um per px of a TIFF's resolution if it is in px per cm (unit 3): inches are those of print, in a plain image."""
+    return (1e4 / x, 1e4 / y) if unit == 3 and x > 0 and y > 0 else (None, None)
+
+
 def image_on_white(image: Image.Image) -> RGB:
     """The 8-bit RGB pixels of a Pillow image of any mode, what is transparent on white."""
     if image.mode in ("I;16", "I", "F"):

@@ -147,10 +147,13 @@ def open_slide(path: str | Path, mpp: float | None = None, *, fast: bool = True)
 
 
 def _reader(path: Path, fast: bool) -> Reader:
-    from wsol.slides.pyramid import Pyramid
-
+    """OME-TIFFs and large strips by tifffile, what OpenSlide knows by OpenSlide, the rest whole in memory."""
+    if (reader := _tiff_reader(path)) is not None:
+        return reader
     try:
         if openslide.OpenSlide.detect_format(str(path)):
+            from wsol.slides.pyramid import Pyramid
+
             return Pyramid(path, fast=fast)
     except openslide.OpenSlideError as error:
         raise damaged(path, error) from error
@@ -162,6 +165,31 @@ def _reader(path: Path, fast: bool) -> Reader:
     from wsol.slides.plain import Plain
 
     return Plain(path)
+
+
+def _tiff_reader(path: Path) -> Reader | None:
+    """For OME-TIFFs, of which OpenSlide sees the first level of the first channel, and for large images in strips."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    import tifffile
+
+    from wsol.slides.directories import check_directories
+    from wsol.slides.tiffpages import NoCodec, TiffPages
+
+    check_directories(path)
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            planes = 1 if not tiff.is_ome else len(tiff.series[0].pages)
+            ours = tiff.is_ome or (not page.is_tiled and page.imagewidth * page.imagelength > MOST_PX)
+    except Exception:  # tifffile raises what it likes about damaged files; the other readers will tell
+        return None
+    try:
+        return TiffPages(path) if ours else None
+    except NoCodec:
+        if planes > 1:
+            raise
+        return None  # OpenSlide or Pillow may know it
 
 
 def _checked_mpp(path: Path, mpp: float | None) -> float:
