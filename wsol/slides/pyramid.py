@@ -74,12 +74,12 @@ class Pyramid:
 
     def _painted(self, level: int, x: int, y: int, width: int, height: int) -> RGB:
         try:
-            rgba = np.array(self._handle().read_region((x, y), level, (width, height)))
+            rgba = np.asarray(self._handle().read_region((x, y), level, (width, height)))
         except openslide.OpenSlideError as error:
             self._handles.pop(os.getpid(), None)  # an OpenSlide handle fails for good after its first error
             raise damaged(self.path, error) from error
         if self._mislabeled:
-            rgba[..., :3] = rgb_of_ybr(rgba[..., :3])
+            rgba = np.concatenate([rgb_of_ybr(rgba[..., :3]), rgba[..., 3:]], axis=-1)
         return on_white(rgba)
 
     def _handle(self) -> openslide.OpenSlide:
