@@ -9,14 +9,20 @@ import numpy as np
 
 from wsol.cli.config import Heatmap
 from wsol.cli.files import read_json, write_json
-from wsol.cli.scoring import Scale, score
+from wsol.cli.scoring import Scale, score, score_surface
 
 if TYPE_CHECKING:
     from wsol.data import Masks, StoredMap
 
+LONGEST = 4096
+"""px of the longer side of a slide's overlay."""
+
 
 def heatmap(settings: Heatmap, *, manifest: Path, masks: Path | None, maps: Path, scores: Path, out: Path) -> None:
-    """Draw the samples of one map file; `out` indexes {sample: {method: {overlay, geojson, ome_tiff}}}, paths relative to it."""
+    """Draw the samples of one map file; `out` indexes {sample: {method: {kind: path}}}, paths relative to it.
+
+    Kinds are `overlay`, and for slides `geojson`, `ome_tiff` and `regions`.
+    """
     from wsol.data import MapReader, read_manifest, read_masks
 
     listing, result = read_manifest(manifest), read_json(scores)
@@ -80,24 +86,40 @@ def _image(
 def _slide(
     settings: Heatmap, row: Any, stored: StoredMap, facts: dict[str, Any], method: str, truth: Masks | None, folder: Path
 ) -> dict[str, str]:
-    """Overlay PNG, QuPath GeoJSON in level-0 px, and a pyramidal OME-TIFF of one slide."""
-    import cv2
+    """Of one slide an overlay PNG, regions as QuPath GeoJSON in level-0 px and as a table, and a pyramidal OME-TIFF.
 
-    from wsol.slides import Box, geojson, open_slide, overlay_png, write_ome_tiff
+    Scores are made from the cells of the map where they are written, block by block; only the overlay is held, `LONGEST` px long.
+    """
+    from wsol.slides import Box, geojson, open_slide, overlay_png, region_csv, score_regions, write_ome_tiff
 
     folder.mkdir(parents=True, exist_ok=True)
     threshold, scale = threshold_of(facts, row.sample), Scale(**facts["scale"])
     with open_slide(row.path, mpp=row.mpp if row.mpp == row.mpp else None) as slide:
-        rgb = slide.thumbnail(settings.mpp)
-        width, height = slide.size
-        level0_mpp = slide.mpp
-    mask = None
-    if truth and truth.has(row.sample):
-        full = truth.open(row.sample, shape=(height, width)).astype(np.uint8)
-        mask = cv2.resize(full, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_AREA).astype(bool)
-    here = score(stored, scale, rgb.shape[:2], row.sample)
-    overlay_png(rgb, here, folder / f"{method}.png", mask=mask, threshold=threshold, mpp=settings.mpp)
-    name = f"{facts['class']} ({method})"
-    geojson(here, threshold, frame=Box(0, 0, width, height), classification=name, path=folder / f"{method}.geojson")
-    write_ome_tiff(here, folder / f"{method}.ome.tiff", mpp=level0_mpp * width / rgb.shape[1])
-    return {"overlay": f"{method}.png", "geojson": f"{method}.geojson", "ome_tiff": f"{method}.ome.tiff"}
+        box, level0_mpp = Box(0, 0, *slide.size), slide.mpp
+        shape = slide.shape_at(box, settings.mpp)
+        seen_mpp = max(settings.mpp, level0_mpp * max(slide.size) / LONGEST)
+        rgb = slide.thumbnail(seen_mpp)
+    mask = _shrunk_mask(truth, row.sample, stored.size, rgb.shape[:2])
+    seen = score_surface(stored, scale, rgb.shape[:2], row.sample)
+    overlay_png(rgb, seen, folder / f"{method}.png", mask=mask, threshold=threshold, mpp=seen_mpp)
+    surface = score_surface(stored, scale, shape, row.sample)
+    write_ome_tiff(
+        surface, folder / f"{method}.ome.tiff", mpp=(level0_mpp * box.width / shape[1], level0_mpp * box.height / shape[0])
+    )
+    found = score_regions(surface, threshold, frame=box)
+    geojson(found, folder / f"{method}.geojson", classification=f"{facts['class']} ({method})")
+    region_csv(found, folder / f"{method}.csv", mpp=level0_mpp, classification=facts["class"])
+    kinds = {"overlay": "png", "geojson": "geojson", "ome_tiff": "ome.tiff", "regions": "csv"}
+    return {kind: f"{method}.{ending}" for kind, ending in kinds.items()}
+
+
+def _shrunk_mask(truth: Masks | None, sample: str, size: tuple[int, int], shape: tuple[int, ...]) -> Any:
+    """The mask of a slide at the size of its overlay; None where it has none."""
+    import cv2
+
+    if truth is None or not truth.has(sample):
+        return None
+    if truth.kind(sample) == "empty":
+        return np.zeros(shape[:2], bool)
+    full = truth.open(sample, shape=size).view(np.uint8)
+    return cv2.resize(full, (shape[1], shape[0]), interpolation=cv2.INTER_AREA).astype(bool)

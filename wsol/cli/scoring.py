@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from wsol.data import StoredMap
+    from wsol.slides import Surface
 
 BADGE = {
     "fitted": "fitted on validation",
@@ -151,21 +152,44 @@ def score(stored: StoredMap, scale: Scale, shape: tuple[int, int], sample: str |
     """
     from wsol.cams import finish
 
-    height, width = stored.size
-    frame_height = stored.frame.height if stored.frame else height
-    frame_width = stored.frame.width if stored.frame else width
-    size = (round(frame_height * shape[0] / height), round(frame_width * shape[1] / width))
-    if scale.kind in ("probability", "temperature"):
-        full = finish(stored.array / np.float32(scale.temperature), size, relu=scale.rectified, normalize="sigmoid")
-    elif scale.kind == "per-image":
-        full = finish(stored.array, size, relu=scale.rectified, normalize="range", scope=_own_range(stored, scale))
-    else:
-        _bounded(stored, scale)
-        full = finish(stored.array, size, relu=scale.rectified, normalize="range", scope=scale.range_of(sample))
-    full = np.clip(full, 0.0, 1.0, dtype=np.float32)
+    size = _full_size(stored, shape)
+    array, how = _finishing(stored, scale, sample)
+    full = np.clip(finish(array, size, relu=scale.rectified, **how), 0.0, 1.0, dtype=np.float32)
     if stored.coverage is not None:
         full[~_enlarge(stored.coverage, size)] = 0.0
     return np.ascontiguousarray(full[: shape[0], : shape[1]])
+
+
+def score_surface(stored: StoredMap, scale: Scale, shape: tuple[int, int], sample: str | None = None) -> Surface:
+    """What `score` gives, up to rounding, to be read in parts: a slide need not be in memory at `shape`. Arguments as there."""
+    from wsol.cams import finish
+    from wsol.slides import Surface
+
+    array, how = _finishing(stored, scale, sample)
+    return Surface(
+        np.maximum(array, 0) if scale.rectified else array,
+        _full_size(stored, shape),
+        shape=shape,
+        finish=lambda part: finish(part, None, **how),
+        coverage=stored.coverage,
+    )
+
+
+def _full_size(stored: StoredMap, shape: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) of all that the cells stand for, beyond the image too, where the image has `shape`."""
+    height, width = stored.size
+    frame = (stored.frame.height, stored.frame.width) if stored.frame else (height, width)
+    return round(frame[0] * shape[0] / height), round(frame[1] * shape[1] / width)
+
+
+def _finishing(stored: StoredMap, scale: Scale, sample: str | None) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    """Raw cells, and how `finish` makes scores of them."""
+    if scale.kind in ("probability", "temperature"):
+        return stored.array / np.float32(scale.temperature), {"normalize": "sigmoid"}
+    if scale.kind == "per-image":
+        return stored.array, {"normalize": "range", "scope": _own_range(stored, scale)}
+    _bounded(stored, scale)
+    return stored.array, {"normalize": "range", "scope": scale.range_of(sample)}
 
 
 def _own_range(stored: StoredMap, scale: Scale) -> tuple[float, float]:

@@ -31,7 +31,11 @@ _WHERE = {
     "PixelRegression": "floors",
     "floor_map": "floors",
     "overlay_png": "heatmap",
+    "Surface": "surface",
+    "Region": "contours",
+    "score_regions": "contours",
     "geojson": "contours",
+    "region_csv": "contours",
     "write_ome_tiff": "ometiff",
 }
 

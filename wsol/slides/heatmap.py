@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wsol.slides.surface import Surface, surface_of
 from wsol.slides.tiles import write_png
 
 RGB = npt.NDArray[np.uint8]
@@ -15,6 +16,7 @@ RGB = npt.NDArray[np.uint8]
 MASK_COLOR = (0, 200, 80)
 CONTOUR_COLOR = (20, 20, 20)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_STRIP = 256
 
 
 def heat_colors(score: npt.NDArray[np.float32]) -> RGB:
@@ -24,7 +26,7 @@ def heat_colors(score: npt.NDArray[np.float32]) -> RGB:
 
 def overlay_png(
     rgb: RGB,
-    score: npt.NDArray[np.float32],
+    score: npt.NDArray[np.float32] | Surface,
     path: str | Path,
     *,
     mask: npt.NDArray[np.bool_] | None = None,
@@ -37,7 +39,7 @@ def overlay_png(
 
     Args:
         rgb: (H, W, 3).
-        score: (h, w) in [0, 1] over the same field; enlarged bilinearly.
+        score: (h, w) in [0, 1] over the same field, enlarged bilinearly; or a surface of (H, W) px.
         path: of the PNG.
         mask: bool (H', W') over the same field, outlined in green.
         threshold: where the score reaches it a dark line is drawn, and a tick in the legend.
@@ -45,16 +47,13 @@ def overlay_png(
         alpha: opacity of the heat at score 1.
         legend: a color bar to the right and, with `mpp`, a scale bar.
     """
-    score = checked_score(score)
     height, width = rgb.shape[:2]
-    full = np.clip(cv2.resize(score, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1).astype(np.float32, copy=False)
-    opacity = (alpha * (0.25 + 0.75 * full))[..., None]
-    canvas = np.round(rgb * (1 - opacity) + heat_colors(full) * opacity).astype(np.uint8)
+    canvas, flagged = _blended(rgb, surface_of(score, (height, width)), alpha, threshold)
     thick = max(1, round(max(height, width) / 500))
     if threshold is not None:
-        _outline(canvas, full >= threshold, CONTOUR_COLOR, thick)
+        _outline(canvas, flagged, CONTOUR_COLOR, thick)
     if mask is not None:
-        whole = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+        whole = cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
         _outline(canvas, whole, (255, 255, 255), thick + 2)
         _outline(canvas, whole, MASK_COLOR, thick)
     if legend:
@@ -64,23 +63,22 @@ def overlay_png(
     write_png(path, canvas)
 
 
-def checked_score(score: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """`score` as contiguous float32 (h, w) in [0, 1].
-
-    Raises:
-        ValueError: another number of axes, NaN, or values outside.
-    """
-    score = np.ascontiguousarray(score, np.float32)
-    if score.ndim != 2 or not score.size:
-        raise ValueError(f"a score map is (h, w); got shape {score.shape}")
-    low, high = float(score.min()), float(score.max())
-    if not (low >= 0 and high <= 1):  # also true for NaN
-        raise ValueError(f"scores must be in [0, 1] without NaN; got {low} to {high}: finish the raw map first")
-    return score
+def _blended(rgb: RGB, surface: Surface, alpha: float, threshold: float | None) -> tuple[RGB, npt.NDArray[np.bool_]]:
+    """Heat over the image, and where the threshold is reached; strip by strip, since floats take many times the image."""
+    height, width = rgb.shape[:2]
+    canvas, flagged = np.empty((height, width, 3), np.uint8), np.zeros((height, width), bool)
+    for top in range(0, height, _STRIP):
+        strip = slice(top, min(top + _STRIP, height))
+        full = surface.read((strip.start, strip.stop), (0, width))
+        opacity = (alpha * (0.25 + 0.75 * full))[..., None]
+        canvas[strip] = np.round(rgb[strip] * (1 - opacity) + heat_colors(full) * opacity)
+        if threshold is not None:
+            flagged[strip] = full >= threshold
+    return canvas, flagged
 
 
 def _outline(canvas: RGB, mask: npt.NDArray[np.bool_], color: tuple[int, int, int], thick: int) -> None:
-    lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    lines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, lines, -1, color, thick)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wsol.slides.heatmap import checked_score, heat_colors
+from wsol.slides.heatmap import heat_colors
+from wsol.slides.surface import Surface, surface_of
+
+Pixels = npt.NDArray[np.uint8]
 
 
 def write_ome_tiff(
-    score: npt.NDArray[np.float32],
+    score: npt.NDArray[np.float32] | Surface,
     path: str | Path,
     mpp: float | tuple[float, float],
     *,
@@ -25,10 +29,11 @@ def write_ome_tiff(
 ) -> None:
     """Writes uint8 tiles: round(255 x score), or with `colors` the heat colors as RGB; levels halve until one fits in a tile.
 
-    Levels are SubIFDs as OME-TIFF 6 says; OpenSlide sees the finest only.
+    Levels are SubIFDs as OME-TIFF 6 says; OpenSlide sees the finest only. The finest is made and written tile by tile; what is
+    held are the coarser ones, a third of its bytes.
 
     Args:
-        score: (h, w) in [0, 1].
+        score: (h, w) in [0, 1], or a surface.
         path: should end in .ome.tiff.
         mpp: um per px *of the map*, one number or (x, y); for a map over a slide's `Box` it is box.width * slide.mpp / w.
         colors: heat colors instead of values.
@@ -38,15 +43,10 @@ def write_ome_tiff(
     """
     import tifffile
 
-    score = checked_score(score)
+    surface = surface_of(score)
     x_um, y_um = (mpp, mpp) if isinstance(mpp, int | float) else mpp
     if not (x_um > 0 and y_um > 0):
         raise ValueError(f"mpp must be positive um per px of the map; got {mpp}")
-    levels = [heat_colors(score) if colors else np.round(score * 255).astype(np.uint8)]
-    while max(levels[-1].shape[:2]) > tile:
-        height, width = levels[-1].shape[:2]
-        half = cv2.resize(levels[-1], (-(-width // 2), -(-height // 2)), interpolation=cv2.INTER_AREA)
-        levels.append(np.asarray(half, np.uint8))
     metadata = {
         "axes": "YXS" if colors else "YX",
         "Name": name,
@@ -56,15 +56,57 @@ def write_ome_tiff(
         "PhysicalSizeYUnit": "µm",
         "Plane": {"PositionX": origin_um[0], "PositionXUnit": "µm", "PositionY": origin_um[1], "PositionYUnit": "µm"},
     }
+    finest = _Finest(surface, tile, colors)
     options: dict[str, Any] = {"tile": (tile, tile), "compression": "zlib", "photometric": "rgb" if colors else "minisblack"}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with tifffile.TiffWriter(beside, ome=True, bigtiff=score.size > 2**30) as tiff:
-        for i, level in enumerate(levels):
-            resolution = (1e4 / (x_um * 2**i), 1e4 / (y_um * 2**i))
-            extra: dict[str, Any] = (
-                {"metadata": metadata, "subifds": len(levels) - 1} if i == 0 else {"subfiletype": 1, "metadata": None}
-            )
-            tiff.write(level, resolution=resolution, resolutionunit="CENTIMETER", **options, **extra)
-    os.replace(beside, path)
+    try:
+        with tifffile.TiffWriter(beside, ome=True, bigtiff=surface.shape[0] * surface.shape[1] > 2**30) as tiff:
+            count = finest.levels
+            for i in range(count):
+                options |= {"resolution": (1e4 / (x_um * 2**i), 1e4 / (y_um * 2**i)), "resolutionunit": "CENTIMETER"}
+                if i == 0:
+                    shape = (*surface.shape, 3) if colors else surface.shape
+                    made: dict[str, Any] = {"shape": shape, "dtype": np.uint8, "metadata": metadata, "subifds": count - 1}
+                    tiff.write(finest.tiles(), **made, **options)
+                    level = finest.half
+                else:
+                    tiff.write(level, subfiletype=1, metadata=None, **options)
+                    level = _halved(level)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+class _Finest:
+    """The tiles of the finest level, and the next coarser level, which fills up as they are made."""
+
+    def __init__(self, surface: Surface, tile: int, colors: bool) -> None:
+        self._surface, self._tile, self._colors = surface, tile, colors
+        height, width = surface.shape
+        self.levels = 1
+        while max(-(-side // 2 ** (self.levels - 1)) for side in surface.shape) > tile:
+            self.levels += 1
+        shape = (-(-height // 2), -(-width // 2))
+        self.half: Pixels = np.zeros(((*shape, 3) if colors else shape) if self.levels > 1 else 0, np.uint8)
+
+    def tiles(self) -> Iterator[Pixels]:
+        """Row by row, those at the edges filled up with 0."""
+        side, (height, width) = self._tile, self._surface.shape
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                score = self._surface.read((top, min(top + side, height)), (left, min(left + side, width)))
+                pixels = heat_colors(score) if self._colors else np.round(score * 255).astype(np.uint8)
+                if self.levels > 1:
+                    small = _halved(pixels)
+                    self.half[top // 2 : top // 2 + len(small), left // 2 : left // 2 + small.shape[1]] = small
+                gap = [(0, side - pixels.shape[0]), (0, side - pixels.shape[1]), (0, 0)]
+                yield np.pad(pixels, gap[: pixels.ndim])
+
+
+def _halved(level: Pixels) -> Pixels:
+    """Means of 2 x 2 px; a last odd row or column counts twice."""
+    odd = [(0, level.shape[0] % 2), (0, level.shape[1] % 2), (0, 0)]
+    even = np.pad(level, odd[: level.ndim], mode="edge")
+    return np.asarray(cv2.resize(even, (even.shape[1] // 2, even.shape[0] // 2), interpolation=cv2.INTER_AREA), np.uint8)
