@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from wsol._names import resolve
 from wsol.cli.config import ConfigError, Tile, load_config
 from wsol.cli.plan import model_settings, plan
 from wsol.cli.reference import reference
+from wsol.models import DECODERS, HEADS, PixelHead
+from wsol.training import DECODED, MASKED, STRATEGIES, TAUGHT, build_strategy, strategy_options
 
 ROOT = Path(__file__).parents[2]
 STUDY = {
@@ -47,6 +52,33 @@ def test_shipped_studies_are_valid(file):
         ({"prepare": {"source": "glas"}}, "prepare.name: this key is required"),
         ({"models": {}}, "at least one model"),
         ({"models": {"a": {"maps": ["fst"]}}}, "unknown map set 'fst'; did you mean 'fast'"),
+        ({"models": {"a": {"strategy": "hass"}}}, "models.a.strategy: unknown strategy 'hass'; did you mean 'has'"),
+        ({"models": {"a": {"seeds": "gradcam"}}}, "models.a.seeds: unknown CAM method 'gradcam'; did you mean 'grad-cam'"),
+        (
+            {"models": {"a": {"head": "decoded"}}},
+            "models.a.strategy: head 'decoded' draws pixels, which strategy 'classify' does not train, so they would be noise; "
+            "take strategy negev or pixelcam or f-cam or unet,",
+        ),
+        ({"models": {"a": {"head": "pixel", "strategy": "maxmin"}}}, "models.a.strategy: head 'pixel' draws pixels, which"),
+        ({"models": {"a": {"head": "masker", "strategy": "has"}}}, "draws masks, which strategy 'has' does not train"),
+        ({"models": {"a": {"head": "masker", "strategy": "unet"}}}, "take strategy masker, or a head without"),
+        ({"models": {"a": {"strategy": "negev"}}}, "'negev' trains pixels, which head 'gap' does not draw; take head decoded or"),
+        ({"models": {"a": {"strategy": "masker"}}}, "which head 'gap' does not draw; take head masker"),
+        (
+            {"models": {"a": {"strategy": "pixelcam", "head": "pixel"}}},
+            "models.a.from: strategy 'pixelcam' learns from a trained model: name it here",
+        ),
+        (
+            {"models": {"a": {}, "b": {"from": "a", "backbone": "resnet18"}}},
+            "models.b.backbone: 'resnet18', but `from` names 'a', whose backbone is 'efficientnet_lite0'",
+        ),
+        ({"prepare": {"name": "d", "source": "glas"}, "models": {"a": {"strategy": "inherit"}}}, "for images take classify"),
+        (
+            {"prepare": {"name": "d", "source": "glas"}, "models": {"a": {"train": {"embeddings": "tiles"}}}},
+            "models.a.train.embeddings: images are drawn as fresh crops",
+        ),
+        ({"models": {"a": {"train": {"lr": -1}}}}, "models.a.train: lr: Input should be greater than 0; got -1"),
+        ({"models": {"a+b": {}}}, "models.a+b: + is kept for the twins NAME+DEFECT that as_published makes"),
     ],
 )
 def test_a_slip_names_the_place_and_the_nearest_word(change, says):
@@ -115,6 +147,34 @@ def test_a_model_draws_its_own_map_sets_or_all():
     assert drawn == [("gap", "fast"), ("gap", "slow"), *(("masker", s) for s in maps)]
     models["gap"]["maps"] = ["fast"]
     assert model_settings(load_config(study(maps=maps, models=models)), "gap") == model_settings(config, "gap")  # no retraining
+
+
+def test_what_is_known_of_heads_and_strategies_without_torch_is_so():
+    heads = {name: resolve("head", name, HEADS, "wsol.models") for name in HEADS}
+    drawn = {name: "masks" if hasattr(kind, "mask") else "pixels" for name, kind in heads.items() if issubclass(kind, PixelHead)}
+    assert drawn == DECODERS
+    net = SimpleNamespace(head=heads["gap"](4, 2), backbone=torch.nn.Identity(), between={}, stage_number=int)
+    refused, taught = [], []
+    for name in STRATEGIES:
+        needs_seeds = "seeds" in strategy_options(name)
+        strategy = build_strategy(name, **({"seeds": print} if needs_seeds else {}))
+        if strategy.needs_parent or needs_seeds:
+            taught.append(name)
+        try:
+            strategy.attach(net)
+        except ValueError:
+            refused.append(name)
+    assert refused == list(DECODED)
+    assert taught == list(TAUGHT)
+    assert [n for n in STRATEGIES if resolve("", n, STRATEGIES, "wsol.training").supervision == "masks"] == list(MASKED)
+
+
+def test_an_option_of_the_source_is_checked_before_slides_are_listed():
+    prepare = {"name": "d", "source": "phantom", "options": {"out": "x", "slide": 16}}
+    with pytest.raises(
+        ValueError, match=r"unknown option 'slide' of source 'phantom' \(prepare.options\); did you mean 'slides'"
+    ):
+        plan(load_config(study(prepare=prepare)))
 
 
 def test_a_fold_that_is_not_there_is_named():

@@ -55,7 +55,7 @@ def test_it_is_the_head_of_a_frozen_backbone(fitted, frozen, per, model):
     pixels, slow = fitted("pixels", **model)
     features, fast = fitted("features", embeddings=per, **model)
     assert weights_hash(pixels.backbone) == weights_hash(features.backbone)
-    start = verb._build(verb.Model(weights=None, **model), 2, 0).head
+    start = verb.net_of(verb.Model(weights=None, **model), 2, 0).head
     for (name, a), b, first in zip(pixels.head.named_parameters(), features.head.parameters(), start.parameters(), strict=True):
         # A mean of means is rounded another way, and AdamW makes whole steps of the smallest slopes.
         assert per == "tiles" or torch.allclose(a, b, atol=2e-5), name

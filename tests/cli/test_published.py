@@ -14,10 +14,11 @@ from wsol.cli.config import ConfigError, load_config
 from wsol.cli.evaluate import evaluate
 from wsol.cli.files import read_json, write_json
 from wsol.cli.localize import localize
+from wsol.cli.model import Model
 from wsol.cli.plan import model_settings
 from wsol.cli.prepare import prepare
 from wsol.cli.published import options
-from wsol.cli.schema import Evaluate, Model, Prepare
+from wsol.cli.schema import Evaluate, Prepare
 from wsol.cli.train import train
 from wsol.data import MapReader, MapWriter, read_image, read_manifest, read_masks, to_tensor
 from wsol.models import load_checkpoint
@@ -53,6 +54,9 @@ def test_each_defect_gives_a_twin_to_the_models_that_it_concerns():
     plain, twin = (model_settings(config, name) for name in ("wild", "wild+wildcat-min"))
     assert {k for k in twin if twin[k] != plain[k]} == {"as_published"}  # nothing else differs, the seed of the run neither
     assert load_config(config.model_dump(by_alias=True)).models == config.models  # no twins of twins
+    models = {**STUDY["models"], "cam+weight-row": {"head": "gap"}}
+    with pytest.raises(ConfigError, match=r"models\.cam\+weight-row: \+ is kept for the twins NAME\+DEFECT"):
+        study(models=models, as_published=["weight-row"])
 
 
 def test_a_child_of_a_spoiled_model_is_told_as_such():

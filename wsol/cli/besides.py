@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wsol.cli.config import load_config
+from wsol.cli.config import ConfigError, load_config
 from wsol.cli.reference import reference
 
 
@@ -56,11 +56,19 @@ def config_(
     file: Annotated[Path | None, typer.Argument(help="a study to check")] = None,
     show_reference: Annotated[bool, typer.Option("--reference", help="print the configuration reference (Markdown)")] = False,
 ) -> None:
-    """Check a study without running anything, or print the reference of all keys."""
+    """Check a study, or print the reference of all keys.
+
+    Nothing is run or written: samples are listed, and every model is built with random weights, takes a step on noise and draws a
+    map, about a second each. All that would fail is listed at once.
+    """
     if show_reference:
         typer.echo(reference())
     elif file is not None:
+        from wsol.cli.rehearsal import rehearse
+
         study = load_config(file)
+        if findings := rehearse(study):
+            raise ConfigError(str(file), findings)
         typer.echo(
             f"{file}: good; {len(study.models)} models, {len(study.maps)} map sets, folds {study.folds}, seeds {study.seeds}"
         )

@@ -7,6 +7,7 @@ An unknown key is an error that names the nearest known one.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -15,8 +16,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from wsol._names import closest
 from wsol.cli.files import parse_yaml
+from wsol.cli.model import Model
 from wsol.cli.published import Defect, concerns, spread
-from wsol.cli.schema import Evaluate, Heatmap, Localize, Log, MapMethod, Model, Name, Prepare, Probe, Report, Section, Tile, Train
+from wsol.cli.schema import Evaluate, Heatmap, Localize, Log, MapMethod, Name, Prepare, Probe, Report, Section, Tile, Train
 
 S = TypeVar("S", bound=Section)
 
@@ -110,6 +112,8 @@ class Config(Section):
             raise ValueError(
                 f"models.{name}.strategy: {model.strategy!r} gives tiles the label of their slide; for images take classify"
             )
+        if self.training(name)["embeddings"] != "none" and kind == "images":
+            raise ValueError(f"models.{name}.train.embeddings: images are drawn as fresh crops; only tiles can be encoded once")
         if model.parent is None and model.strategy in TAUGHT:
             raise ValueError(f"models.{name}.from: strategy {model.strategy!r} learns from a trained model: name it here")
         if model.parent is not None and self.models[model.parent].backbone != model.backbone:
@@ -152,7 +156,7 @@ class Config(Section):
 
     def training(self, name: str) -> dict[str, Any]:
         """The full training settings of one model: `train` with the model's own overrides."""
-        return Train.model_validate({**self.train.model_dump(), **self.models[name].train}).model_dump()
+        return parse(Train, {**self.train.model_dump(), **self.models[name].train}, f"models.{name}.train").model_dump()
 
     def sets(self, name: str) -> list[str]:
         """The map sets that are drawn with one model, in the order of the study."""
@@ -173,6 +177,9 @@ def _known(kind: str, names: Any, known: Any) -> None:
 class ConfigError(ValueError):
     """What is wrong in a configuration, one line per finding."""
 
+    def __init__(self, where: str, findings: Sequence[str]) -> None:
+        super().__init__(f"{where}: " + "\n  ".join(findings if len(findings) == 1 else ["", *findings]))
+
 
 def load_config(source: str | Path | dict[str, Any]) -> Config:
     """Read and check a study.
@@ -188,13 +195,13 @@ def load_config(source: str | Path | dict[str, Any]) -> Config:
         raw: Any = source
     else:
         if not Path(source).is_file():
-            raise ConfigError(f"{where}: no such configuration file")
+            raise ConfigError(where, ["no such configuration file"])
         try:
             raw = parse_yaml(Path(source).read_text())
         except yaml.YAMLError as error:
-            raise ConfigError(f"{where}: not valid YAML: {error}") from error
+            raise ConfigError(where, [f"not valid YAML: {error}"]) from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{where}: expected a mapping of sections at the top, got {type(raw).__name__}")
+        raise ConfigError(where, [f"expected a mapping of sections at the top, got {type(raw).__name__}"])
     return parse(Config, raw, where)
 
 
@@ -203,8 +210,7 @@ def parse(schema: type[S], raw: dict[str, Any], where: str) -> S:
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        lines = [_finding(schema, finding) for finding in error.errors(include_url=False)]
-        raise ConfigError(f"{where}: " + "\n  ".join(lines if len(lines) == 1 else ["", *lines])) from None
+        raise ConfigError(where, [_finding(schema, finding) for finding in error.errors(include_url=False)]) from None
 
 
 def _finding(schema: type[Section], finding: Any) -> str:

@@ -20,7 +20,7 @@ _STRATEGIES = ("classify", "inherit")
 """Those that ask for nothing but features: no pixels to hide or mix, no layers below the last to erase."""
 
 
-def _require(net: Localizer, model: Model, how: Train, criteria: Mapping[str, Criterion], processes: int) -> None:
+def require_stored(net: Localizer, model: Model, how: Train, criteria: Mapping[str, Criterion], processes: int) -> None:
     """Raises ValueError where a training needs more than stored features of the last stage."""
     chosen = [name for name, c in criteria.items() if c.masks or c.source == "label-free"]
     refusals = {
@@ -62,7 +62,7 @@ def encoded(
 
     if tiles is None or not (isinstance(drawn, BagBatches) and isinstance(fixed, BagBatches)):
         raise ValueError("train.embeddings: images are drawn as fresh crops; only tiles of slides can be encoded once")
-    _require(net, model, how, criteria, processes)
+    require_stored(net, model, how, criteria, processes)
     folder, device = tiles / "embeddings", choose_device(how.device)
     recipe = net.recipe or {}
     facts = {"backbone": recipe["backbone"], "output_stride": recipe["output_stride"], "code": code_version()}

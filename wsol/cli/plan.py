@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,11 +79,16 @@ def plan(config: Config) -> Plan:
     for row in listing(**options):
         slides.setdefault((int(row["fold"]), str(row["role"])), []).append(str(row["sample"]))
         paths[str(row["sample"])] = str(row["path"])
-    missing = [fold for fold in config.folds if (fold, "train") not in slides]
-    if missing:
-        have = sorted({fold for fold, _ in slides})
-        raise ValueError(f"folds: {missing} have no samples in dataset {config.prepare.name!r}; it has folds {have}")
+    require_folds(config, slides)
     return Plan(config, slides, paths)
+
+
+def require_folds(config: Config, found: Collection[tuple[int, str]]) -> None:
+    """Raise ValueError unless every configured fold has samples to train on among the (fold, role) that were `found`."""
+    missing = [fold for fold in config.folds if (fold, "train") not in found]
+    if missing:
+        have = sorted({fold for fold, _ in found})
+        raise ValueError(f"folds: {missing} have no samples in dataset {config.prepare.name!r}; it has folds {have}")
 
 
 def source_options(config: Config) -> dict[str, Any]:

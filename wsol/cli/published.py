@@ -6,7 +6,7 @@ trained, drawn and scored as any other, so that the page can show what the defec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -96,6 +96,17 @@ def _twin(model: Mapping[str, Any], defect: str, plain: list[str]) -> dict[str, 
     """The same model with a defect; it descends from the twin of its parent where that has one."""
     parent = model.get("from")
     return {**model, "as_published": [defect], **({"from": f"{parent}+{defect}"} if parent in plain else {})}
+
+
+def require_place(defects: Collection[str], head: str, strategy: str, inherited: Collection[str]) -> None:
+    """Raise ValueError for a defect that has no place in a model of this head and strategy and is not `inherited` either."""
+    model = {"head": head, "strategy": strategy}
+    for defect, place in ((d, IN_MODELS[d]) for d in defects if d not in inherited):
+        if not place.within(model):
+            raise ValueError(
+                f"as_published: {defect} lies in {place.key} {' or '.join(place.values)}, and this model has {place.key} "
+                f"{model[place.key]!r}; take it out, or start from a model that has the defect (--parent)"
+            )
 
 
 def options(defects: list[str], head: str, strategy: str) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wsol.cli.config import Config
+from wsol.cli.model import Model
 from wsol.cli.schema import (
     Conformal,
     Evaluate,
@@ -12,7 +13,6 @@ from wsol.cli.schema import (
     Localize,
     Log,
     MapMethod,
-    Model,
     Prepare,
     Probe,
     Report,

@@ -12,9 +12,9 @@ from wsol.cli.batch_picture import picture_batch
 from wsol.cli.config import Model, Tile, Train, parse
 from wsol.cli.embeddings import encoded
 from wsol.cli.files import write_json
-from wsol.cli.published import options
+from wsol.cli.parts import net_of, strategy_of, with_defects
 from wsol.cli.supervision import Supervision, supervise
-from wsol.cli.teacher import inherit, seed_maps
+from wsol.cli.teacher import inherit
 from wsol.cli.validation import validation
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ def train(
 
     torch.set_num_threads(threads)
     keep_freed_memory()
-    model, how, tile = _parsed(settings)
+    model, how, tile = _parsed(settings, parent)
     ranks = _processes(how)
     listing = read_manifest(manifest)
-    net = _build(model, len(listing.classes), seed)
+    net = net_of(model, len(listing.classes), seed)
     teacher = _teacher(net, parent)
     told = supervise(listing, fold, model, "masks" if model.strategy in MASKED else "labels", masks, seed)
     drawn, fixed = _streams(listing, told, how, tile, tiles)
-    strategy = _strategy(model, how, teacher, _class_weights(how, drawn, len(listing.classes)))
+    strategy = strategy_of(model, how, teacher, _class_weights(how, drawn, len(listing.classes)))
     criteria = _criteria(keep, strategy)
     learner, encoder = net, ""
     if how.embeddings != "none":
@@ -114,11 +114,14 @@ def train(
     ranks.leave()
 
 
-def _parsed(settings: dict[str, Any]) -> tuple[Model, Train, Tile]:
+def _parsed(settings: dict[str, Any], parent: Path | None) -> tuple[Model, Train, Tile]:
     """The settings of a run, checked."""
+    from wsol.models import checkpoint_recipe
+
     model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
     how = parse(Train, settings.get("train", {}), "settings.train")
-    return _with_defects(model), how, parse(Tile, settings.get("tile", {}), "settings.tile")
+    told = checkpoint_recipe(parent)[1].get("settings", {}) if parent is not None else {}
+    return with_defects(model, told.get("as_published", [])), how, parse(Tile, settings.get("tile", {}), "settings.tile")
 
 
 def _teacher(net: Localizer, parent: Path | None) -> Localizer | None:
@@ -149,30 +152,6 @@ def _processes(how: Train) -> Ranks:
     return ranks
 
 
-def _strategy(model: Model, how: Train, teacher: Localizer | None, class_weights: list[float] | None) -> Strategy:
-    """The strategy of one model; the maps of its parent are its seeds, where it asks for some."""
-    from wsol.training import build_strategy, choose_device, strategy_options
-
-    known = strategy_options(model.strategy)
-    learns_labels = {"label_smoothing": how.label_smoothing} if "label_smoothing" in known else {}
-    options = {**learns_labels, **model.strategy_options}
-    if class_weights is not None:
-        if "class_weights" not in known or "class_weights" in options:
-            raise ValueError(
-                f"balance: loss sets the class_weights of strategy {model.strategy!r}, which has none or was given some; take "
-                "balance: sampler, or none"
-            )
-        options["class_weights"] = class_weights
-    if "seeds" in known:
-        options["seeds"] = seed_maps(teacher, model.seeds, choose_device(how.device))
-    strategy: Strategy = build_strategy(model.strategy, **options)
-    if strategy.needs_parent and teacher is None:
-        raise ValueError(
-            f"strategy {model.strategy!r} explains a classifier and leaves it as it is: name a trained model in `from` (--parent)"
-        )
-    return strategy
-
-
 def _shares(drawn: ImageBatches | BagBatches, ranks: Ranks) -> Callable[[int, torch.Generator], Iterable[Batch]]:
     """What `fit` trains on: of every batch the share of this process."""
     return lambda epoch, generator: drawn.epoch(generator, ranks.share)
@@ -194,29 +173,6 @@ def _criteria(keep: list[str], strategy: Strategy) -> dict[str, Criterion]:
 
     found = {name: criterion(name) for name in keep}
     return {name: replace(one, later=one.later or strategy.needs_parent) for name, one in found.items()}
-
-
-def _with_defects(model: Model) -> Model:
-    """The model with the options that bring the defects which it is to have as published."""
-    brought = options(model.as_published, model.head, model.strategy)
-    return model.model_copy(update={key: {**getattr(model, key), **more} for key, more in brought.items()})
-
-
-def _build(model: Model, classes: int, seed: int) -> Localizer:
-    import torch
-
-    from wsol.models import build_localizer
-
-    return build_localizer(
-        model.backbone,
-        model.head,
-        classes,
-        weights=model.weights,
-        output_stride=model.output_stride,
-        freeze_bn=model.freeze_bn,
-        head_options=model.head_options,
-        generator=torch.Generator().manual_seed(seed),
-    )
 
 
 def _streams(
