@@ -91,6 +91,14 @@ def test_every_resolution_is_the_same_with_and_without(tmp_path, colorful, down)
             np.testing.assert_array_equal(fast.read(box, mpp), slow.read(box, mpp))
 
 
+def test_stored_tiles_in_level_0_px(tmp_path, colorful):
+    path = write_jpeg_tiff(tmp_path / "s.tiff", colorful, levels=3, tile=(48, 64))
+    with open_slide(path) as slide:
+        assert [slide.stored_tile(mpp) for mpp in (0.3, 0.5, 0.9, 1.0, 2.0)] == [(64, 48)] * 3 + [(128, 96), (256, 192)]
+    with open_slide(write_jpeg_tiff(tmp_path / "t.tiff", colorful, levels=2, down=3)) as slide:
+        assert slide.stored_tile(1.5) is None
+
+
 @pytest.mark.parametrize("description", [None, APERIO])
 def test_missing_tiles_are_what_openslide_makes_of_them(tmp_path, colorful, description):
     """White; Aperio's coarse ones are drawn from the finer level, and so is tile 8 of level 1, which lies over a missing one."""

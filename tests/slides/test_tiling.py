@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsol.slides import grid
+from wsol.slides import aligned_side, grid
 
 planes = st.tuples(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40)).flatmap(
     lambda s: st.tuples(*map(st.just, s), st.integers(1, s[2]))
@@ -59,3 +59,20 @@ def test_refuses_gaps_and_unknown_edges():
         grid(0, 100, tile=10)
     with pytest.raises(ValueError, match="did you mean 'cover'"):
         grid(100, 100, tile=10, edge="covr")
+
+
+@given(st.integers(1, 3000), st.sampled_from([1, 7, 240, 256, 500, 512]))
+def test_an_aligned_grid_cuts_no_stored_tile_and_none_is_nearer(side, native):
+    aligned = aligned_side(side, native)
+    clean = [n for n in range(1, side + native + 1) if n % native == 0 or native % n == 0]
+    assert abs(aligned - side) == min(abs(n - side) for n in clean)
+    assert aligned in clean
+    for corner in grid(4000, 1, tile=aligned)[:, 0]:
+        first, last = corner // native, (corner + aligned - 1) // native
+        assert first == last or (corner % native == 0 and aligned % native == 0)
+
+
+def test_aligned_side_examples():
+    assert [aligned_side(side, 240) for side in (224, 256, 400, 512, 100, 241)] == [240, 240, 480, 480, 120, 240]
+    with pytest.raises(ValueError, match="at least 1 px; got 0 and 240"):
+        aligned_side(0, 240)

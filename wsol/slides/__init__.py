@@ -14,6 +14,7 @@ _WHERE = {
     "Box": "slide",
     "open_slide": "slide",
     "tissue_mask": "tissue",
+    "aligned_side": "tiling",
     "grid": "tiling",
     "Block": "field",
     "Field": "field",

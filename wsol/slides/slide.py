@@ -79,6 +79,12 @@ class Slide:
         """The coarsest level that is at least as fine as `mpp`: the one `read` reads. 1 % slack: real levels lie at 4.0003."""
         return max((i for i, down in enumerate(self.downsamples) if down <= mpp / self.mpp * 1.01), default=0)
 
+    def stored_tile(self, mpp: float) -> tuple[int, int] | None:
+        """(width, height) in level-0 px of the tiles that `read` decodes for this `mpp`; None where they lie on no whole px."""
+        level = self.level_at(mpp)
+        tile, down = self.tiles[level], self.downsamples[level]
+        return (int(tile[0] * down), int(tile[1] * down)) if tile and down.is_integer() else None
+
     def read(self, box: Box, mpp: float) -> RGB:
         """The pixels of `box` (level-0 px) at `mpp` um per px, (H, W, 3) as `shape_at` says.
 

@@ -41,6 +41,23 @@ def grid(
     return np.stack([np.tile(xs, len(ys)), np.repeat(ys, len(xs))], axis=1)
 
 
+def aligned_side(side: int, native: int) -> int:
+    """The length nearest to `side` with which a grid that starts at 0 cuts no stored tile in two. All in the same px.
+
+    It is a multiple of `native`, or a whole part of it. Boxes of other sides lie over up to four stored tiles (more for larger
+    ones), which are decoded anew for each box unless they come in order.
+
+    Args:
+        side: of the tiles that are wanted; for overlapping ones the step.
+        native: side of the stored tiles.
+    """
+    if min(side, native) < 1:
+        raise ValueError(f"side and native must be at least 1 px; got {side} and {native}")
+    multiple = max(1, round(side / native)) * native
+    parts = [native // n for n in range(2, native + 1) if native % n == 0]
+    return min([multiple, *parts], key=lambda length: (abs(length - side), -length))
+
+
 def _axis(length: int, tile: int, step: int, edge: str) -> npt.NDArray[np.int64]:
     steps = (length - tile) / step
     count = 1 + int(np.ceil(steps) if edge == "cover" else np.floor(steps))
