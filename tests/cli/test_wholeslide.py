@@ -197,7 +197,7 @@ def test_features_that_do_not_fit_are_not_stored(slide):
             patch.setattr("wsol.cams.route", lambda *args: Route("slide"))
             made = plan(net, grid, named(["grad-cam"]), whole=True, memory_mb=512, halo=32)
     assert made.routes["grad-cam"].kind == "tile"
-    assert "more than half of localize.memory_mb: 512" in made.routes["grad-cam"].reason
+    assert "more than localize.memory_mb: 512" in made.routes["grad-cam"].reason
 
 
 def test_too_little_memory_for_one_tile_is_an_error(slide):

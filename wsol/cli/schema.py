@@ -129,7 +129,7 @@ class Localize(Section):
     slides: Literal["whole", "tiles"] = Field(
         "whole", description="whole: as one image, block by block, where net and method allow it; tiles: tile by tile"
     )
-    memory_mb: int = Field(2048, ge=64, description="memory that drawing a slide whole may take, beside some 500 MB of libraries")
+    memory_mb: int = Field(2048, ge=64, description="memory that drawing a slide whole may take, beside some 650 MB of libraries")
     halo_px: int = Field(32, ge=0, description="context read around tiles drawn one by one, a multiple of the stride")
     device: str = Field("auto", description="auto, cpu, or cuda[:n]")
 

@@ -27,7 +27,7 @@ WORKSPACE = 1.5
 """Measured peak of an encode over what its tensors take: 1.0 to 1.4 on a CPU."""
 
 COPIES = 6
-"""Copies of the features of a slide that drawing from all of them at once takes: slopes, products, and the features."""
+"""Times the features of a slide that drawing from all of them at once takes: the features, slopes, products."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +96,10 @@ def plan(net: Localizer, grid: Lattice, methods: list[dict[str, Any]], *, whole:
     """
     from wsol.cams import Route, route
     from wsol.models import GlobalReachError, bytes_per_pixel, reach
+    from wsol.slides import fewest_px
 
-    most_px = int(memory_mb * 2**20 / (WORKSPACE * bytes_per_pixel(net)))
-    batch = max(1, min(16, most_px // (grid.field.step + 2 * halo) ** 2))
+    given, per_px = memory_mb * 2**20, WORKSPACE * bytes_per_pixel(net)
+    batch = max(1, min(16, int(given / per_px) // (grid.field.step + 2 * halo) ** 2))
     if not len(grid.places):
         return Plan({m["id"]: Route("cells", "no tissue") for m in methods}, None, [], batch)
     if not whole:
@@ -110,23 +111,14 @@ def plan(net: Localizer, grid: Lattice, methods: list[dict[str, Any]], *, whole:
     except GlobalReachError as error:
         return Plan({m["id"]: Route("tile", f"the backbone: {error}") for m in methods}, None, [], batch)
     routes = {m["id"]: route(m["method"], net, m["options"]) for m in methods}
-    stored = 4 * net.backbone.channels[-1] * int(grid.covered.sum()) * COPIES
-    if stored > memory_mb * 2**20 // 2:
-        reason = f"features of all its tissue take {stored >> 20} MB, more than half of localize.memory_mb: {memory_mb}"
+    stored = 4 * net.backbone.channels[-1] * int(grid.covered.sum())
+    if COPIES * stored > given:
+        reason = f"the features of its tissue take {COPIES * stored >> 20} MB, more than localize.memory_mb: {memory_mb}"
         routes = {name: Route("tile", reason) if r.kind == "slide" else r for name, r in routes.items()}
-    kinds = {r.kind for r in routes.values()}
-    return Plan(routes, seen, _blocks(grid, seen, most_px // (2 if "slide" in kinds else 1), memory_mb), batch)
-
-
-def _blocks(grid: Lattice, seen: tuple[Reach, Reach], most_px: int, memory_mb: int) -> list[Block]:
-    from wsol.slides import fewest_px
-
-    def read(block: Block) -> tuple[int, int]:
-        height, width = (s.stop - s.start for s in _spans(grid, seen, block))
-        return height, width
-
+    if any(r.kind == "slide" for r in routes.values()):
+        given -= stored
     try:
-        return fewest_px(grid.places, read, most_px)
+        return Plan(routes, seen, fewest_px(grid.places, lambda block: _read(grid, seen, block), int(given / per_px)), batch)
     except ValueError as error:
         raise ValueError(
             f"localize.memory_mb: {memory_mb} is too little to draw slides whole: {error}. Raise it, take smaller tiles, or set "
@@ -146,6 +138,12 @@ def _kept(grid: Lattice, block: Block) -> tuple[slice, slice]:
 
 def _spans(grid: Lattice, seen: tuple[Reach, Reach], block: Block) -> list[Any]:
     return [axis.span(part.start, part.stop) for axis, part in zip(seen, _kept(grid, block), strict=True)]
+
+
+def _read(grid: Lattice, seen: tuple[Reach, Reach], block: Block) -> tuple[int, int]:
+    """(H, W) px that a block reads."""
+    down, across = _spans(grid, seen, block)
+    return down.stop - down.start, across.stop - across.start
 
 
 def features(net: Localizer, grid: Lattice, made: Plan) -> Iterator[tuple[tuple[slice, slice], torch.Tensor]]:
