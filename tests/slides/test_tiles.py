@@ -9,45 +9,6 @@ import pytest
 from wsol.slides import Box, open_slide, thumbnail_png, tile_table, tissue_mask
 
 
-def test_tissue_mask_finds_the_block(stained):
-    small = cv2.resize(stained, None, fx=1 / 16, fy=1 / 16, interpolation=cv2.INTER_AREA)
-    mask = tissue_mask(small, 8.0)
-    truth = np.zeros((48, 64), bool)
-    truth[6:31, 12:44] = True
-    assert mask.dtype == bool
-    assert (mask & truth).sum() / (mask | truth).sum() > 0.85
-
-
-@pytest.mark.parametrize("mpp", [2.0, 4.0, 8.0, 16.0])
-def test_tissue_mask_at_any_resolution(stained, mpp):
-    scale = 0.5 / mpp
-    mask = tissue_mask(cv2.resize(stained, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), mpp)
-    assert mask.mean() == pytest.approx(400 * 500 / 768 / 1024, rel=0.25)
-
-
-@pytest.mark.parametrize("glass", [(255, 255, 255), (243, 243, 243), (236, 231, 237), (0, 0, 0)])
-def test_glass_is_no_tissue(glass):
-    rng = np.random.default_rng(0)
-    rgb = np.clip(rng.normal(glass, 2, (64, 64, 3)), 0, 255).astype(np.uint8)
-    assert not tissue_mask(rgb, 8.0).any()
-
-
-@pytest.mark.parametrize("ink", [(30, 60, 190), (57, 76, 182), (20, 120, 60), (20, 20, 25)])
-def test_pen_is_no_tissue(ink):
-    rgb = np.full((128, 128, 3), 244, np.uint8)
-    rgb[40:80, 20:100] = ink
-    assert tissue_mask(rgb, 8.0)[44:76, 24:96].mean() < 0.05
-
-
-def test_holes_are_filled_and_dust_is_dropped(stained):
-    rgb = cv2.resize(stained, None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA)  # 4 um per px
-    rgb[30:40, 50:60] = 243  # a lumen of 40 um
-    rgb[80:83, 100:103] = (150, 90, 170)  # dust of 12 um
-    mask = tissue_mask(rgb, 4.0)
-    assert mask[30:40, 50:60].all()
-    assert not mask[75:90, 95:110].any()
-
-
 def test_tile_table_against_counting(slide_path):
     with open_slide(slide_path) as slide:
         table, status = tile_table(slide, tile_px=64, mpp=1.0, min_tissue=0.5, tissue_mpp=4.0)

@@ -14,6 +14,7 @@ _WHERE = {
     "Box": "slide",
     "open_slide": "slide",
     "tissue_mask": "tissue",
+    "pen_mask": "ink",
     "aligned_side": "tiling",
     "grid": "tiling",
     "Block": "field",

@@ -1,4 +1,4 @@
-"""Where there is tissue: colored matter that absorbs as hematoxylin and eosin do, away from glass, pen and dust."""
+"""Where there is tissue: matter that absorbs as hematoxylin and eosin do, however pale; no glass, marker, border or dust."""
 
 from __future__ import annotations
 
@@ -6,47 +6,61 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wsol.slides.ink import pen_mask
+from wsol.slides.regions import disk, without_small
 from wsol.slides.stain import rgb_to_od
 
-CHROMA = 0.05
-"""Least spread of optical density between the channels. Glass of real scanners stays below 0.03, faint stroma is above 0.08."""
-SMOOTH_UM = 6.0
-CLOSE_UM = 24.0
+CHROMA = 0.02
+"""Least spread of optical density between the channels, above that of the slide's own glass. Mucin has 0.05, the walls of fat
+cells 0.03 at 8 um per px; noise of a scanner, smoothed, stays below 0.01."""
+SATURATION = 0.3
+"""Least spread as a share of the densest channel: shadows and edges of glass are gray."""
+GREEN = 0.85
+"""Least density of green as a share of the densest channel: glue and mounting medium are yellow, H&E is not."""
+HALO, HALO_UM = 0.25, 40.0
+"""What has less than this share of the spread within so many um is the halo of something dense, out of focus or averaged in."""
+SMOOTH_UM = 4.0
+CLOSE_UM = 90.0
+"""Gaps up to it are bridged: a fat cell is all gap between its walls."""
+OPEN_UM = 40.0
+"""Threads narrower than it are dropped: fibers, edges of glass."""
 SMALLEST_UM2 = 100.0**2
-"""Islands below it (dust, single cells) are dropped, holes below it (lumens, vessels) are filled."""
+"""Islands below it (dust, single cells) are dropped."""
+HOLE_UM2 = 150.0**2
+"""Holes below it (lumens, vessels, large fat cells) are filled."""
 
 
-def tissue_mask(rgb: npt.NDArray[np.uint8], mpp: float) -> npt.NDArray[np.bool_]:
+def tissue_mask(rgb: npt.NDArray[np.uint8], mpp: float, pen: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.bool_]:
     """Tissue of an H&E image at about 8 um per px (any resolution works; finer costs more and finds no more).
 
-    A fixed threshold on color, not Otsu: Otsu splits a slide full of tissue, and finds tissue on an empty one.
+    A fixed threshold on color against the slide's own glass, not Otsu: Otsu splits a slide full of tissue, finds tissue on an
+    empty one, and calls fat and mucin glass beside anything dark. Our own rule; `benchmarks/tissue.py` measures it.
 
     Args:
         rgb: (H, W, 3).
         mpp: its um per px.
+        pen: bool (H, W), what is marker or border; `pen_mask` when None.
 
     Returns:
-        bool (H, W).
+        bool (H, W), False under markers.
     """
-    sigma = max(SMOOTH_UM / mpp, 0.5)
-    od = rgb_to_od(np.asarray(cv2.GaussianBlur(rgb, (0, 0), sigma), np.uint8))
-    red, green, blue = od[..., 0], od[..., 1], od[..., 2]
-    colored = od.max(axis=-1) - od.min(axis=-1) > CHROMA
-    # H&E absorbs green most. A blue or green pen absorbs red most; a black one absorbs all alike, darker than any nuclei.
-    pen = ((red > 1.12 * green) & (red > 0.25)) | ((od.min(axis=-1) > 0.9) & (blue > 0.75 * green))
-    mask = (colored & ~pen).astype(np.uint8)
-    size = 2 * round(CLOSE_UM / mpp / 2) + 1
-    if size > 1:
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-        mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel), np.uint8)
-    smallest = SMALLEST_UM2 / mpp**2
-    mask = _without_small(mask, smallest)
-    return _without_small(1 - mask, smallest) == 0
+    pen = pen_mask(rgb, mpp) if pen is None else pen
+    smooth = np.asarray(cv2.GaussianBlur(rgb, (0, 0), max(SMOOTH_UM / mpp, 0.4)), np.uint8)
+    od = np.maximum(rgb_to_od(smooth) - rgb_to_od(glass_color(smooth)[None, None]), 0)
+    most = od.max(axis=-1)
+    spread = most - od.min(axis=-1)
+    halo = HALO * np.asarray(cv2.dilate(spread, disk(HALO_UM, mpp)))
+    stained = (spread > np.maximum(CHROMA, halo)) & (spread >= SATURATION * most) & (od[..., 1] >= GREEN * most) & ~pen
+    mask = cv2.morphologyEx(stained.astype(np.uint8), cv2.MORPH_CLOSE, disk(CLOSE_UM, mpp))
+    mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, disk(OPEN_UM, mpp)), np.uint8)
+    islands = without_small(mask > 0, SMALLEST_UM2 / mpp**2)
+    return ~without_small(~islands, HOLE_UM2 / mpp**2) & ~pen
 
 
-def _without_small(mask: npt.NDArray[np.uint8], smallest: float) -> npt.NDArray[np.uint8]:
-    """The mask without its connected parts of fewer than `smallest` px."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
-    keep = stats[:, cv2.CC_STAT_AREA] >= smallest
-    keep[0] = False
-    return keep.astype(np.uint8)[labels]
+def glass_color(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """RGB of the bare slide: the most frequent value of each channel among bright gray px; 245 where there are next to none."""
+    least = rgb.min(axis=-1)
+    bright = rgb[(least >= 215) & (rgb.max(axis=-1) - least <= 24)]
+    if len(bright) < 0.01 * least.size:
+        return np.full(3, 245, np.uint8)
+    return np.array([np.bincount(bright[:, c], minlength=256).argmax() for c in range(3)], np.uint8)
