@@ -15,6 +15,7 @@ import pytest
 
 from wsol.slides import Box, SlideError, open_slide
 from wsol.slides.native import CACHE
+from wsol.slides.subpixel import shifted, split
 
 _spec = importlib.util.spec_from_file_location("jpeg_tiff", Path(__file__).with_name("jpeg_tiff.py"))
 _jpeg_tiff = importlib.util.module_from_spec(_spec)
@@ -97,6 +98,47 @@ def test_stored_tiles_in_level_0_px(tmp_path, colorful):
         assert [slide.stored_tile(mpp) for mpp in (0.3, 0.5, 0.9, 1.0, 2.0)] == [(64, 48)] * 3 + [(128, 96), (256, 192)]
     with open_slide(write_jpeg_tiff(tmp_path / "t.tiff", colorful, levels=2, down=3)) as slide:
         assert slide.stored_tile(1.5) is None
+
+
+@pytest.mark.parametrize(("tile", "down"), [((64, 64), 4), ((32, 48), 2), ((48, 16), 3), ((256, 256), 2)])
+def test_between_two_px_as_openslide_interpolates(tmp_path, monkeypatch, tile, down):
+    """Levels at 4.004, 2.002 and 2.994 px: nearly every box is between px, and its seams between tiles are too."""
+    noise = np.random.default_rng(0).integers(0, 256, (509, 512, 3), dtype=np.uint8)
+    path = write_jpeg_tiff(tmp_path / "s.tiff", noise, kind="444", tile=tile, levels=2, down=down)
+    rng = np.random.default_rng(1)
+    with open_slide(path) as slide, openslide.OpenSlide(path) as handle:
+        assert without_openslide(slide, monkeypatch) == [True, True]
+        assert not slide.downsamples[1].is_integer()
+        for _ in range(60):
+            x, y = (int(rng.integers(0, 300)) for _ in range(2))
+            width, height = (int(rng.integers(1, (505 - start) // down)) for start in (x, y))
+            theirs = np.asarray(handle.read_region((x, y), 1, (width, height)))
+            np.testing.assert_array_equal(slide._reader.read(1, x, y, width, height), theirs[..., :3])
+
+
+@pytest.mark.parametrize("length", [8600, 8599])
+def test_what_openslide_paints_in_parts(tmp_path, length):
+    """It paints 4096 px at once: at a downsample that is no whole number each part has a fraction of its own."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, length, 3), dtype=np.uint8)
+    path = write_jpeg_tiff(tmp_path / "s.tiff", noise, kind="444", levels=2)
+    with open_slide(path) as slide, openslide.OpenSlide(path) as handle:
+        assert slide._reader._agreed(1) is not None
+        for x, width in ((0, 4290), (1, 4200), (1, 4096), (90, 4097)):
+            theirs = np.asarray(handle.read_region((x, 3), 1, (width, 16)))
+            np.testing.assert_array_equal(slide._reader.read(1, x, 3, width, 16), theirs[..., :3])
+
+
+def test_shifts_known_beforehand():
+    block = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    zero, half = np.float32(0), np.float32(0.5)
+    np.testing.assert_array_equal(shifted(block, zero, zero, ([2], [1])), block[:-1, :-1])
+    for seams in ([], []), ([1, 3], [2]):
+        even = block // 2 * 2
+        np.testing.assert_array_equal(shifted(np.full_like(block, 96), half, half, seams), np.full((4, 6, 3), 96))
+        error = shifted(even, half, zero, seams) - (even[:-1, :-1].astype(int) + even[:-1, 1:]) / 2
+        assert np.abs(error).max() <= 1
+    assert split(-0.25) == (-1, np.float32(0.75))
+    assert split(3 - 1e-9) == (3, 0)
 
 
 @pytest.mark.parametrize("description", [None, APERIO])

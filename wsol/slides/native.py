@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from wsol.slides.reader import RGB
+from wsol.slides.subpixel import shifted, split
 
 CACHE = 32 * 2**20
 """Bytes of decoded tiles kept per level: two rows of 256-px tiles of a slide 20,000 px wide. OpenSlide keeps as much."""
@@ -80,6 +81,27 @@ class TileGrid(ABC):
                 ya, xa = max(y0, top), max(x0, left)
                 out[ya - y : y1 - y, xa - x : x1 - x] = pixels[ya - y0 : y1 - y0, xa - x0 : x1 - x0]
         return out
+
+    def read_between(self, x: float, y: float, width: int, height: int) -> RGB:
+        """The same from a position between px, interpolated as OpenSlide does.
+
+        Raises:
+            TileError: a tile of it cannot be decoded, or the box touches the edge of the level, where colors fade out.
+        """
+        (left, right), (top, below) = split(x), split(y)
+        if not (right or below):
+            return self.read(left, top, width, height)
+        if min(left, top) < 0 or left + width >= self.size[0] or top + height >= self.size[1]:
+            raise TileError("at the edge")
+        block = self.read(left, top, width + 1, height + 1)
+        columns, rows = (
+            range(side - 1 - start % side, length, side)
+            for start, length, side in ((left, width, self.tile[0]), (top, height, self.tile[1]))
+        )
+        try:
+            return shifted(block, right, below, (columns, rows))
+        except ValueError as error:
+            raise TileError(str(error)) from error
 
 
 class JpegTiles(TileGrid):

@@ -19,6 +19,10 @@ _PLAIN_GRIDS = {"aperio", "generic-tiff"}
 """Vendors whose levels are one grid of tiles without overlap or offsets."""
 
 
+_PAINTED_PX = 4096
+"""Side of what OpenSlide paints at once."""
+
+
 class Pyramid:
     """A file that OpenSlide opens.
 
@@ -63,14 +67,18 @@ class Pyramid:
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> RGB:
         """See `Reader`."""
-        down = self.downsamples[level]
-        # Between two px of a level OpenSlide interpolates.
-        if down.is_integer() and x % down == y % down == 0 and (tiles := self._agreed(level)):
+        if tiles := self._agreed(level):
             try:
-                return tiles.read(int(x // down), int(y // down), width, height)
+                return self._decoded(tiles, level, x, y, width, height)
             except TileError:
-                pass  # a missing or damaged tile: OpenSlide fills it or says what is wrong
+                pass  # a missing or damaged tile, an edge between px: OpenSlide fills it or says what is wrong
         return self._painted(level, x, y, width, height)
+
+    def _decoded(self, tiles: JpegTiles, level: int, x: int, y: int, width: int, height: int) -> RGB:
+        down = self.downsamples[level]
+        if not down.is_integer() and max(width, height) > _PAINTED_PX:
+            raise TileError("OpenSlide paints it in parts, each at a fraction of its own")
+        return tiles.read_between(x / down, y / down, width, height)
 
     def _painted(self, level: int, x: int, y: int, width: int, height: int) -> RGB:
         try:
@@ -118,11 +126,13 @@ class Pyramid:
         tiles = self._tiles[level] if level < len(self._tiles) else None
         if tiles is None:
             return None
-        (width, height), down, equal = tiles.tile, int(self.downsamples[level]), 0
-        for column, row in tiles.specimens():
-            x, y = column * width, row * height
+        (width, height), down, equal = tiles.tile, self.downsamples[level], 0
+        starts = [(round(c * width * down), round(r * height * down)) for c, r in tiles.specimens()]
+        if down > 1:
+            starts += [(x + 1, y + 1) for x, y in starts]  # between two px
+        for x, y in starts:
             try:
-                ours, theirs = tiles.read(x, y, width, height), self._painted(level, x * down, y * down, width, height)
+                ours, theirs = self._decoded(tiles, level, x, y, width, height), self._painted(level, x, y, width, height)
             except (TileError, SlideError):
                 continue  # says nothing about the others, and comes to OpenSlide whenever it is read
             if not np.array_equal(ours, theirs):
