@@ -98,10 +98,7 @@ class TileGrid(ABC):
             range(side - 1 - start % side, length, side)
             for start, length, side in ((left, width, self.tile[0]), (top, height, self.tile[1]))
         )
-        try:
-            return shifted(block, right, below, (columns, rows))
-        except ValueError as error:
-            raise TileError(str(error)) from error
+        return shifted(block, right, below, (columns, rows))
 
 
 class JpegTiles(TileGrid):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from wsol.slides.reader import RGB
+from wsol.slides.reader import RGB, on_white
 
 Floats = npt.NDArray[np.float32]
 _ONE, _EIGHT_BIT = np.float32(1), np.float32(1 / 255)
@@ -33,9 +33,6 @@ def shifted(block: RGB, x: np.float32, y: np.float32, seams: tuple[Sequence[int]
         x: fraction.
         y: fraction.
         seams: columns and rows of px that end a tile.
-
-    Raises:
-        ValueError: a seam stays transparent, where OpenSlide's px depend on what is behind.
     """
     px = block.astype(np.float32) * _EIGHT_BIT
     weights = ((_ONE - x) * (_ONE - y), x * (_ONE - y), (_ONE - x) * y, x * y)
@@ -72,9 +69,11 @@ def _painted(corners: Sequence[Floats], weights: Sequence[np.float32], tiles: Se
         room = np.clip((_ONE - behind) / source, 0, 1)
         canvas = _eight_bit(_sum(corners, weights, which) * room + canvas * _EIGHT_BIT)
         alpha = _eight_bit(source * room + behind)
-    if alpha[0] != 255:
-        raise ValueError(f"a seam of alpha {alpha[0]}")
-    return canvas
+    if alpha[0] == 255:
+        return canvas
+    # Where four tiles meet a trace of the ground can show through; openslide-python divides by alpha, we lay it on white.
+    straight = (255 * canvas.astype(np.int32) // alpha[0]).astype(np.uint8)
+    return on_white(np.concatenate([straight, np.full((*canvas.shape[:-1], 1), alpha[0], np.uint8)], axis=-1))
 
 
 def _eight_bit(values: Floats) -> RGB:
