@@ -58,13 +58,14 @@ def prose(*, n: int = 1, level: float | None = None, kind: Literal["a", "b"] = "
 def typed(
     i: int = 0, f: float = 0.0, b: bool = False, s: str = "", p: str | Path = "", o: float | None = None,
     q: Sequence[Sequence[float]] = (), m: Mapping[str, Sequence[int]] | None = None, w: Literal["x"] | None = None,
+    t: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Nothing."""
 
 
 def test_options_are_the_keywords_of_a_class_and_all_arguments_of_a_function():
     assert list(options_of(Thing)) == ["grid", "share", "rate", "names"]
-    assert list(options_of(typed)) == list("ifbspoqmw")
+    assert list(options_of(typed)) == list("ifbspoqmwt")
     assert list(options_of(resolve("", "resnet18", BACKBONES, "wsol.models"))) == ["output_stride", "freeze_bn"]
 
 
@@ -102,6 +103,7 @@ def test_what_fits_passes(given):
         ({"q": [["a"]]}, "q must be a list of lists of numbers"),
         ({"m": [1]}, "m must be a mapping or None"),
         ({"w": ["x"]}, "w must be one of 'x' or None"),
+        ({"t": "normal"}, "t must be a list of texts; got 'normal'"),
         ({"sp": 1}, r"unknown option 'sp' of thing"),
     ],
 )

@@ -193,6 +193,10 @@ def test_targets_are_a_tensor(gap_net, images):
         ("smooth", {"n": 2.5}, TypeError, "n must be an integer; got 2.5"),
         ("smooth", {"level": float("nan")}, ValueError, "level must be a number"),
         ("layer-cam", {"gamma": float("nan")}, ValueError, "gamma must be a number"),
+        ("sess", {"window": 1.5}, ValueError, r"window must be a share in \(0, 1\], or an integer of px above 1; got 1.5"),
+        ("sess", {"window": float("inf")}, ValueError, "or an integer of px above 1; got inf"),
+        ("sess", {"window": "0.5"}, TypeError, "'sess': window must be a number; got '0.5'"),
+        ("masker", {"confidence": "6"}, TypeError, "'masker': confidence must be a number or None; got '6'"),
         ("cam", {"budget": 1.5}, TypeError, "budget must be an integer"),
     ],
 )

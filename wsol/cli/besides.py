@@ -36,7 +36,7 @@ def list_(
     what: Annotated[str, typer.Argument(help="backbones, heads, cams, strategies, metrics, sources or floors")],
     as_json: Annotated[bool, typer.Option("--json", help="a JSON list of objects with name, paper, summary")] = False,
 ) -> None:
-    """Print what there is to choose from.
+    """Print what there is to choose from, each with its options, their defaults and what they mean.
 
     Example: wsol list cams --json
     """
@@ -48,8 +48,10 @@ def list_(
         return
     width = max(len(r["name"]) for r in rows)
     for row in rows:
-        options = f"  (options: {', '.join(row['options'])})" if row.get("options") else ""
-        typer.echo(f"{row['name']:<{width}}  {row['summary']}" + (f"  [{row['paper']}]" if row["paper"] else "") + options)
+        typer.echo(f"{row['name']:<{width}}  {row['summary']}" + (f"  [{row['paper']}]" if row["paper"] else ""))
+        for option, default in row.get("options", {}).items():
+            value = " (required)" if default == "required" else f"={json.dumps(default)}"
+            typer.echo(f"{'':<{width}}    {option}{value}  {row['meanings'][option]}".rstrip())
 
 
 def config_(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from wsol._names import closest, resolve
+from wsol._options import meanings, options_of
+
+OPTIONED = ("backbones", "heads", "cams", "strategies", "sources")
+"""Lists whose entries have options."""
+
+GIVEN = {"strategies": ("seeds",)}
+"""Options that a study gives elsewhere: seeds come from `from` and `seeds` of the model."""
 
 
 def catalog(what: str) -> list[dict[str, Any]]:
-    """Rows with name, paper and summary (first sentence of the docstring), in table order; of CAM methods the options, too.
+    """Rows with name, paper and summary (first paragraph of the docstring), in table order.
+
+    Where there are options (`OPTIONED`), also `options`, name -> default ("required" without one), and `meanings`, name -> text.
 
     Raises:
         ValueError: there is no such list; the message names the nearest.
@@ -28,17 +36,20 @@ def catalog(what: str) -> list[dict[str, Any]]:
     if what not in tables:
         raise ValueError(closest("list", what, tables))
     table, package = tables[what]
-    rows = [_row(name, resolve(what, name, table, package)) for name in table]
-    if what == "cams":
-        for row in rows:
-            row["options"] = _options(resolve(what, row["name"], table, package))
-    return rows
+    found = {name: resolve(what, name, table, package) for name in table}
+    return [{**_row(name, thing), **(_options(what, thing) if what in OPTIONED else {})} for name, thing in found.items()]
 
 
-def _options(thing: Any) -> dict[str, Any]:
-    """Name -> default of the keyword-only arguments."""
-    known = inspect.signature(thing).parameters.values()
-    return {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in known if p.kind is p.KEYWORD_ONLY}
+def _options(what: str, thing: Any) -> dict[str, dict[str, Any]]:
+    """Defaults and meanings of the options; those of a source are the arguments of its `dataset`."""
+    made = getattr(thing, "dataset", thing)
+    known = {name: p.default for name, p in options_of(made).items() if name not in GIVEN.get(what, ())}
+    defaults = {
+        name: "required" if default is options_of(made)[name].empty else list(default) if isinstance(default, tuple) else default
+        for name, default in known.items()
+    }
+    said = meanings(made)
+    return {"options": defaults, "meanings": {name: said[name] for name in known}}
 
 
 def _row(name: str, thing: Any) -> dict[str, Any]:

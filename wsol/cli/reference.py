@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from wsol.cli.catalog import catalog
 from wsol.cli.config import Config
 from wsol.cli.model import Model
 from wsol.cli.schema import (
@@ -48,7 +50,28 @@ def reference() -> str:
             )
             out.append(f"| `{field.alias or name}` | {default} | {(field.description or 'see its section').replace('|', '/')} |")
         out.append("")
-    return "\n".join(out)
+    return "\n".join([*out, *_sources()])
+
+
+def _sources() -> list[str]:
+    """What `prepare.options` may hold, source by source."""
+    out = []
+    for source in catalog("sources"):
+        out += [
+            f"## `prepare.options` of source `{source['name']}`",
+            "",
+            source["summary"],
+            "",
+            "| option | default | meaning |",
+            "|---|---|---|",
+            *(
+                f"| `{name}` | {'required' if default == 'required' else f'`{json.dumps(default)}`'} | "
+                f"{source['meanings'][name].replace('|', '/')} |"
+                for name, default in source["options"].items()
+            ),
+            "",
+        ]
+    return out
 
 
 def _default(field: Any) -> str:

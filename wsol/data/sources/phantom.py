@@ -113,7 +113,8 @@ def dataset(
     Safe to kill: a slide counts only once its recipe (`<sample>.json`) stands beside it, which is written last.
 
     Args:
-        out: folder for `<sample>.tiff`, `<sample>_mask.png` (positive slides only) and `<sample>.json`.
+        out: folder for `<sample>.tiff`, `<sample>_mask.png` (positive slides only) and `<sample>.json`; a study that names none
+            has them below its results.
         slides: how many.
         size: side in level-0 px (0.5 um).
         seed: of everything.
