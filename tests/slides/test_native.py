@@ -159,6 +159,17 @@ def test_missing_tiles_are_what_openslide_makes_of_them(tmp_path, colorful, desc
                 np.testing.assert_array_equal(slide.read(box, 0.5 * 2**level), from_openslide(handle, box, level))
 
 
+def test_what_aperio_draws_over_a_missing_tile_is_found_without_the_probe(tmp_path, colorful):
+    """Tile 14 of level 1 is whole, but lies over a missing one: OpenSlide draws it from level 0, and no specimen would tell."""
+    options = {"levels": 2, "tile": (32, 32), "description": APERIO}
+    with open_slide(write_jpeg_tiff(tmp_path / "whole.tiff", colorful, **options)) as slide:
+        assert (2, 2) not in slide._reader._agreed(1).specimens()  # tile 14: 6 across
+    path = write_jpeg_tiff(tmp_path / "s.tiff", colorful, missing={(0, 4 * 11 + 4)}, **options)
+    box = Box(128, 128, 64, 64)
+    with open_slide(path) as slide, openslide.OpenSlide(path) as handle:
+        np.testing.assert_array_equal(slide.read(box, 1.0), from_openslide(handle, box, 1))
+
+
 def test_a_level_without_any_tile_is_left_to_openslide(tmp_path, colorful):
     path = write_jpeg_tiff(tmp_path / "s.tiff", colorful, missing={(0, n) for n in range(30)})
     with open_slide(path) as slide:

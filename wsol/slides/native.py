@@ -110,14 +110,14 @@ class JpegTiles(TileGrid):
         self._head = _jpeg_head(page)
 
     def specimens(self) -> list[tuple[int, int]]:
-        """(column, row) of tiles that tell most: the fullest and the emptiest, the first, and those at the far edges."""
+        """(column, row) of tiles that tell most: the fullest, the first, the emptiest, and those at the far edges."""
         across, count = -(-self.size[0] // self.tile[0]), len(self.counts)
         there = np.flatnonzero(self.counts)
         if not len(there):
             return []
         sizes = self.counts[there]
-        chosen = {int(there[sizes.argmax()]), int(there[sizes.argmin()]), 0, across - 1, count - across, count - 1}
-        return [(i % across, i // across) for i in sorted(chosen & set(there.tolist()))]
+        wanted = [there[sizes.argmax()], 0, there[sizes.argmin()], across - 1, count - across, count - 1]
+        return [(i % across, i // across) for i in dict.fromkeys(map(int, wanted)) if self.counts[i]]
 
     def _decode(self, index: int) -> RGB:
         import simplejpeg
