@@ -32,14 +32,14 @@ def fitted(tiled, tmp_path):
 @pytest.fixture
 def frozen(monkeypatch):
     """Training on pixels without augmentation, and a backbone that does not learn."""
-    build = verb._build
+    build = verb.net_of
 
     def built(*args):
         net = build(*args)
         net.backbone.requires_grad_(False)
         return net
 
-    monkeypatch.setattr(verb, "_build", built)
+    monkeypatch.setattr(verb, "net_of", built)
     monkeypatch.setattr("wsol.data.train_transform", lambda *args, **options: None, raising=False)
 
 

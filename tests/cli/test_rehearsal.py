@@ -104,7 +104,7 @@ def test_files_and_folds_of_a_source(tiled):
     assert one(found(tiled, options={"sheet": "nowhere.csv"}), "prepare.options: ", "no sample sheet at nowhere.csv")
     assert one(found(tiled, options={"classes": "normal"}), "prepare.options: ", "classes must be a list of texts; got 'normal'")
     for source in ("images", "slides"):
-        assert one(found(tiled, source=source, folds=[0, 1]), "folds: ", "[1] have no samples in dataset 'd'; it has folds [0]")
+        assert one(found(tiled, source=source, folds=[0, 1]), "folds: [1] have no samples in dataset", "it has folds [0]")
 
 
 def test_what_a_strategy_does_to_a_batch_is_tried(tiled):

@@ -59,7 +59,7 @@ class _Rehearsal:
         try:
             yield
         except Exception as error:  # whatever it is, the run would end by it
-            self.findings.append(f"{place}: {error}")
+            self.findings.append(f"{place}: {str(error).removeprefix(f'{place}: ')}")
 
     def sample(self) -> None:
         """List the samples: options, files, folds, labels."""
