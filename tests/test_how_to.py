@@ -41,3 +41,10 @@ def test_a_head_is_added_as_the_page_says(monkeypatch):
     monkeypatch.setitem(models.HEADS, "mixed", "to be replaced by the line")  # so that it goes again
     exec(line, {"HEADS": models.HEADS})
     exec(answer, {})
+
+
+def test_a_slide_is_cut_and_methods_are_sorted_as_the_page_says():
+    reach, route = blocks("slide-heatmaps.md")
+    names: dict[str, object] = {}
+    exec(reach, names)
+    exec(route, names)

@@ -232,7 +232,7 @@ def test_without_masks_classification_and_flagged_areas_remain(given, drawn, tmp
     assert "mine" in (tmp_path / "page/index.html").read_text()
 
 
-def test_slides_go_through_tiles(study, given, tmp_path):
+def test_slides_are_tiled_as_in_training_and_drawn_as_the_frozen_study_drew(study, given, tmp_path):
     generator = np.random.default_rng(0)
     folder = tmp_path / "slides"
     folder.mkdir()
@@ -249,7 +249,7 @@ def test_slides_go_through_tiles(study, given, tmp_path):
     (folder / "far.csv").write_text("sample,path,label,patient,mask\na,a.tiff,tumor,p1,a.png\nb,b.tiff,tumor,p2,b.png\n")
     found = evaluate_external(**{**given, "sheet": folder / "far.csv", "source": "slides"})
     method = found["methods"]["mine"]
-    assert method["badges"]["drawn"] == "per tile"
+    assert method["badges"]["drawn"] == "whole image"
     assert found["key"]["dataset"] == "far"
     assert method["groups"]["all"]["samples"] == 2
     assert method["groups"]["all"]["prevalence"] == pytest.approx(128 * 256 / (256 * 384))

@@ -12,10 +12,11 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
+from wsol.cli import scoring
 from wsol.cli.heatmap import heatmap
 from wsol.cli.prepare import prepare
 from wsol.cli.schema import Heatmap, Prepare
-from wsol.cli.scoring import Scale, score, score_surface
+from wsol.cli.scoring import Scale, laid, score, score_surface
 from wsol.data import MapReader, MapWriter, StoredMap, read_manifest
 from wsol.slides import Box
 
@@ -44,6 +45,18 @@ def test_a_surface_read_in_parts_is_the_score(scale, seen):
     for top, left in ((0, 0), (17, 5), (seen[0] - 1, seen[1] - 1)):
         part = surface.read((top, seen[0]), (left, seen[1]))
         np.testing.assert_allclose(part, whole[top:, left:], atol=3e-6)
+
+
+def test_a_large_mask_is_counted_in_bands_of_rows(monkeypatch):
+    stored = StoredMap(smooth((20, 30)), 1, Box(0, 0, 960, 640), (610, 905), None, "whole", 0.0)
+    mask = np.random.default_rng(2).random((610, 905)) < 0.3
+    ((whole, same),) = laid(stored, SCALES[0], mask)
+    assert same is mask
+    monkeypatch.setattr(scoring, "WHOLE_PX", 905 * 4 * 70)
+    parts = list(laid(stored, SCALES[0], mask))
+    assert [len(values) for values, _ in parts] == [70] * 8 + [50]
+    np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), mask)
+    np.testing.assert_allclose(np.concatenate([values for values, _ in parts]), whole, atol=3e-6)
 
 
 @pytest.fixture(scope="module")

@@ -245,6 +245,17 @@ def test_overlay_without_heat_or_legend_is_nearly_the_image(tmp_path):
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "o.png"))[..., ::-1], rgb)
 
 
+def test_what_no_map_covers_stays_as_it_is(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    covered = np.array([[True, False, False], [True, True, False]])
+    surface = Surface(np.full((2, 3), 0.7, np.float32), (40, 60), coverage=covered)
+    overlay_png(rgb, surface, tmp_path / "o.png", legend=False)
+    same = (cv2.imread(str(tmp_path / "o.png"))[..., ::-1] == rgb).all(-1)
+    blank = np.repeat(np.repeat(~covered, 20, 0), 20, 1)
+    assert same[blank].all()
+    assert same[~blank].mean() < 0.05
+
+
 def test_tiny_image_has_no_room_for_a_legend(tmp_path):
     overlay_png(np.zeros((8, 8, 3), np.uint8), np.zeros((2, 2), np.float32), tmp_path / "o.png", threshold=0.5)
     assert cv2.imread(str(tmp_path / "o.png")).shape == (8, 8, 3)

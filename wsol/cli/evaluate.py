@@ -108,7 +108,7 @@ def _method(job: Job, method: str) -> tuple[dict[str, Any], dict[str, PixelCount
 
 def _drawn_by(made: dict[str, Any]) -> dict[str, Any]:
     """What drew the maps, so that the same can be drawn elsewhere: methods with options, class, halo, hash of the weights."""
-    facts = {name: made.get(name) for name in ("methods", "map_class", "halo_px", "resize")}
+    facts = {name: made.get(name) for name in ("methods", "map_class", "slides", "halo_px", "resize")}
     return {**facts, "sha256": made.get("recipe", {}).get("sha256")}
 
 

@@ -79,6 +79,7 @@ def evaluate_external(
         "methods": [fixed.drawn],
         "map_class": MAP_CLASSES[fixed.facts["badges"]["map_class"]],
         "halo_px": fixed.scores["drawn_by"]["halo_px"],
+        "slides": fixed.scores["drawn_by"].get("slides") or "tiles",  # scores from before slides were drawn whole do not say
         "resize": fixed.scores["drawn_by"].get("resize"),
         "device": device,
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsol.cli.classify import temperature
 from wsol.cli.schema import Evaluate
-from wsol.cli.scoring import Maps, Scale, at_size, fit_scale, score
+from wsol.cli.scoring import Maps, Scale, at_size, fit_scale, laid
 from wsol.cli.tuning import Split, Tuning, tune
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Counted:
 
 def count(job: Job, method: str, scale: Scale, groups: bool = True) -> Counted:
     """Lay every map on its mask and count; samples without a mask are not scored."""
-    from wsol.evaluation import PixelCurve
+    from wsol.evaluation import PixelCounts, PixelCurve
 
     names = {s: job.listing.classes[i] for s, i in zip(job.rows["sample"], job.rows["label"], strict=True)}
     samples: dict[str, PixelCounts] = {}
@@ -139,7 +139,9 @@ def count(job: Job, method: str, scale: Scale, groups: bool = True) -> Counted:
         if not job.truth.has(sample):
             continue
         mask = at_size(job.truth.open(sample, shape=stored.size), job.settings.size)
-        values = score(stored, scale, mask.shape, sample)
-        for group in ("all", names[sample]) if groups else ("all",):  # one exact curve per group: 33 MB each
-            samples[sample] = exact.setdefault(group, PixelCurve(exact=True)).add(values, mask)
+        curves = [
+            exact.setdefault(g, PixelCurve(exact=True)) for g in (("all", names[sample]) if groups else ("all",))
+        ]  # 33 MB each
+        parts = [[curve.add(*part) for curve in curves] for part in laid(stored, scale, mask, sample)]
+        samples[sample] = PixelCounts.total(counts for counts, *_ in parts)
     return Counted(samples, exact, seconds, drawn)

@@ -89,6 +89,8 @@ def _mask(job: Job, sample: str, stored: StoredMap, shape: tuple[int, int]) -> n
     """The mask of a sample at `shape`: a pixel is positive where at least half of it is."""
     import cv2
 
+    if job.truth.kind(sample) == "empty":
+        return np.zeros(shape, bool)
     mask = job.truth.open(sample, shape=stored.size)
     if mask.shape == shape:
         return mask

@@ -24,6 +24,9 @@ BADGE = {
 }
 """Kind of scale -> its badge."""
 
+WHOLE_PX = 2**24
+"""px of a mask up to which its scores are made at once."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -173,6 +176,23 @@ def score_surface(stored: StoredMap, scale: Scale, shape: tuple[int, int], sampl
         finish=lambda part: finish(part, None, **how),
         coverage=stored.coverage,
     )
+
+
+def laid(
+    stored: StoredMap, scale: Scale, mask: npt.NDArray[np.bool_], sample: str | None = None
+) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
+    """(score, mask) of a map that is laid on its mask: at once, or of what is larger than `WHOLE_PX` bands of rows.
+
+    Scores of a slide at level 0 would take four bytes per px, and twice that while they are made.
+    """
+    if mask.size <= WHOLE_PX:
+        yield score(stored, scale, mask.shape, sample), mask
+        return
+    height, width = mask.shape
+    surface, rows = score_surface(stored, scale, (height, width), sample), max(1, WHOLE_PX // (4 * width))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        yield surface.read((top, bottom), (0, width)), mask[top:bottom]
 
 
 def _full_size(stored: StoredMap, shape: tuple[int, int]) -> tuple[int, int]:

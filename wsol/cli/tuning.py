@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsol.cli.schema import Conformal, Evaluate
-from wsol.cli.scoring import Scale, at_size, score
+from wsol.cli.scoring import Scale, at_size, laid, score
 
 if TYPE_CHECKING:
     from wsol.data import Masks, StoredMap
@@ -73,7 +73,7 @@ class Tuning:
 
 def tune(settings: Evaluate, scale: Scale, truth: Masks, maps: Iterable[tuple[str, StoredMap]], split: Split) -> Tuning:
     """Count the validation maps of one method. Masks are opened only for sources that are asked for and need them."""
-    from wsol.evaluation import count_pixels, score_histogram
+    from wsol.evaluation import PixelCounts, count_pixels, score_histogram
 
     opens = bool(MASKED & {settings.threshold, *settings.compare_thresholds})
     masked: dict[str, PixelCounts] = {}
@@ -81,7 +81,7 @@ def tune(settings: Evaluate, scale: Scale, truth: Masks, maps: Iterable[tuple[st
     for sample, stored in maps:
         if opens and sample in split.masked and truth.has(sample):
             mask = at_size(truth.open(sample, shape=stored.size), settings.size)
-            masked[sample] = count_pixels(score(stored, scale, mask.shape, sample), mask)
+            masked[sample] = PixelCounts.total(count_pixels(*part) for part in laid(stored, scale, mask, sample))
         histograms[sample] = score_histogram(score(stored, scale, stored.array.shape, sample))
     files = sum(truth.kind(sample) == "file" for sample in masked)
     return Tuning(masked, histograms, files, split)

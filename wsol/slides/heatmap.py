@@ -35,7 +35,7 @@ def overlay_png(
     alpha: float = 0.55,
     legend: bool = True,
 ) -> None:
-    """Draws `score` over `rgb`: the higher the score the less of the image shows through.
+    """Draws `score` over `rgb`: the higher the score the less of the image shows through, which stays as it is where no map is.
 
     Args:
         rgb: (H, W, 3).
@@ -71,6 +71,9 @@ def _blended(rgb: RGB, surface: Surface, alpha: float, threshold: float | None) 
         strip = slice(top, min(top + _STRIP, height))
         full = surface.read((strip.start, strip.stop), (0, width))
         opacity = (alpha * (0.25 + 0.75 * full))[..., None]
+        covered = surface.covered((strip.start, strip.stop), (0, width))
+        if covered is not None:
+            opacity = np.where(covered[..., None], opacity, 0)
         canvas[strip] = np.round(rgb[strip] * (1 - opacity) + heat_colors(full) * opacity)
         if threshold is not None:
             flagged[strip] = full >= threshold

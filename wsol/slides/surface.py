@@ -43,19 +43,24 @@ class Surface:
         """The scores in [0, 1] of half-open ranges of px, float32."""
         height, width = self._cells.shape
         (low_y, high_y, y), (low_x, high_x, x) = _between(height, self._size[0], rows), _between(width, self._size[1], columns)
-        shown = None
-        if self._coverage is not None:
-            shown = self._coverage[_nearest(height, self._size[0], rows)][:, _nearest(width, self._size[1], columns)]
-            if not shown.any():
-                return np.zeros(shown.shape, np.float32)
+        covered = self.covered(rows, columns)
+        if covered is not None and not covered.any():
+            return np.zeros(covered.shape, np.float32)
         part = self._cells[low_y[0] : high_y[-1] + 1]
         lines = part[low_y - low_y[0]] * (1 - y)[:, None] + part[high_y - low_y[0]] * y[:, None]
         values = lines[:, low_x] * (1 - x) + lines[:, high_x] * x
         if self._finish is not None:
             values = self._finish(values)
-        if shown is not None:
-            values[~shown] = 0
+        if covered is not None:
+            values[~covered] = 0
         return np.clip(values, 0, 1, dtype=np.float32)
+
+    def covered(self, rows: tuple[int, int], columns: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
+        """Which px of half-open ranges of px were drawn, up to the edges of cells; None: all were."""
+        if self._coverage is None:
+            return None
+        height, width = self._cells.shape
+        return self._coverage[_nearest(height, self._size[0], rows)][:, _nearest(width, self._size[1], columns)]
 
 
 def surface_of(score: Scores | Surface, size: tuple[int, int] | None = None) -> Surface:
