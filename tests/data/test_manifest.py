@@ -110,8 +110,23 @@ def test_doubles_and_strange_masks_are_refused(dataset):
     for task, classes in (("binary", three), ("multiclass", three[:2]), ("multiclass", [*three[:2], "tumor"])):
         with pytest.raises(ValueError, match="a binary task has two different classes, a multiclass one more"):
             dataset(task=task, classes=classes).check()
-    with pytest.raises(ValueError, match="unknown task 'multilabel'"):
-        dataset(task="multilabel", classes=three).check()
+    dataset(task="multilabel", classes=three).check()
+    with pytest.raises(ValueError, match="one class is positive"):
+        dataset(task="multilabel", classes=three, positive=["tumor", "necrosis"]).check()
+    with pytest.raises(ValueError, match="unknown task 'multi-label'; did you mean 'multilabel'"):
+        dataset(task="multi-label").check()
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "says"),
+    [("0 1", "binary", "several labels, but the task is binary"), ("1 1", "multilabel", "no classes or lack its label"),
+     ("7", "multilabel", "no classes or lack its label"), ("0", "multilabel", "no classes or lack its label")],
+)  # fmt: skip
+def test_labels_hold_the_label_and_only_classes(dataset, labels, task, says):
+    samples = dataset().samples
+    samples.loc[samples["sample"] == samples["sample"][0], ["label", "labels"]] = [0 if task == "binary" else 1, labels]
+    with pytest.raises(ValueError, match=says):
+        dataset(samples=samples, task=task).check()
 
 
 def test_failed_write_leaves_the_old_file(written, dataset, monkeypatch):

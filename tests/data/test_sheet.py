@@ -171,7 +171,7 @@ def test_more_than_two_classes_one_per_sample(sheet):
     assert labels.to_dict() == {f"s{i}": i % 3 for i in range(12)}
     assert set(found.masks["sample"]) == {f"s{i}" for i in range(12) if i % 3 != 2}  # no necrosis: known to be empty
     assert images.dataset(sheet(plain()), CLASSES, folds=3).task == "binary"
-    with pytest.raises(ValueError, match=r"unknown label 'tumor;necrosis'.*several are not supported"):
+    with pytest.raises(ValueError, match=r"unknown label 'tumor;necrosis'.*multilabel: true"):
         images.dataset(sheet([*lines[:-1], "s11,a11.png,tumor;necrosis,p3"]), names, positive=["tumor"])
 
 

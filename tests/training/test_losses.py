@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from wsol.training import balanced_weights, cross_entropy
+from wsol.training.losses import binary_cross_entropy
 
 
 def logits_and_labels(seed=0, n=7, k=3):
@@ -76,3 +77,17 @@ def test_balanced_weights():
     assert sum(weights[y] for y in labels) / len(labels) == pytest.approx(1)
     with pytest.raises(ValueError, match="class 1 of 2 has no training sample"):
         balanced_weights([0, 0], 2)
+
+
+def test_several_labels_are_a_question_each():
+    logits, labels = torch.tensor([[0.0, 2.0], [-1.0, 0.5]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    p = torch.sigmoid(logits)
+    for s in (0.0, 0.2):
+        t = (1 - s) * labels + s / 2
+        expected = -(t * p.log() + (1 - t) * (1 - p).log()).mean()
+        assert binary_cross_entropy(logits, labels, label_smoothing=s).item() == pytest.approx(expected.item(), 1e-6)
+    assert binary_cross_entropy(torch.tensor([[1e4, -1e4]]), torch.tensor([[0.0, 1.0]])).item() == pytest.approx(1e4)
+    with pytest.raises(ValueError, match=r"expected logits and labels \(n, k\)"):
+        binary_cross_entropy(logits, torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="label_smoothing must lie"):
+        binary_cross_entropy(logits, labels, label_smoothing=1.0)

@@ -44,7 +44,12 @@ def picture_batch(
     shown = spread(range(len(batch.images)), COUNT)  # of bags the first tiles would all be of one slide
     images = _seen(net, strategy, batch, seed)[shown]
     owner = range(len(batch.labels)) if batch.groups is None else batch.groups.tolist()
-    texts = [f"{classes[int(batch.labels[owner[i]])]} | {batch.samples[owner[i]]}" for i in shown]
+    held = batch.labels.tolist()
+    names = [
+        " + ".join(c for c, has in zip(classes, one, strict=True) if has) if isinstance(one, list) else classes[one]
+        for one in held
+    ]
+    texts = [f"{names[owner[i]]} | {batch.samples[owner[i]]}" for i in shown]
     with atomic(path) as temporary:
         _sheet(images, texts).save(temporary, "PNG")
 

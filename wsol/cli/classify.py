@@ -19,18 +19,27 @@ def clusters(rows: pd.DataFrame) -> list[str]:
     return list(rows["patient"].where(rows["patient"] != "", rows["slide"]))
 
 
-def logits_of(rows: pd.DataFrame, maps: Maps) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
-    """(rows that were classified, their logits (n, k)); samples without logits (no tissue) are left out."""
+def logits_of(rows: pd.DataFrame, maps: Maps, listing: Manifest) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
+    """(rows that were classified, their logits (n, k)); samples without logits (no tissue) are left out.
+
+    Where a sample may have several labels, each class is a question of its own, and this one is of the positive class: labels 0
+    and 1, logits (0, l), whose softmax is the sigmoid of l.
+    """
     found = {sample: reader.logits(sample) for sample, reader in maps.readers() if reader.has_logits(sample)}
     kept = rows[rows["sample"].isin(found)]
-    return kept, np.array([found[s] for s in kept["sample"]], np.float64)
+    logits = np.array([found[s] for s in kept["sample"]], np.float64)
+    if not listing.multilabel or kept.empty:
+        return kept, logits
+    positive = listing.positive_index()
+    asked = kept.assign(label=(kept["label"] == positive).astype(np.int64))
+    return asked, np.stack([np.zeros(len(logits)), logits[:, positive]], 1)
 
 
-def temperature(rows: pd.DataFrame, maps: Maps) -> float | None:
+def temperature(rows: pd.DataFrame, maps: Maps, listing: Manifest) -> float | None:
     """The temperature that fits the logits of validation samples to their labels; None without logits."""
     from wsol.evaluation import fit_temperature
 
-    kept, logits = logits_of(rows, maps)
+    kept, logits = logits_of(rows, maps, listing)
     return fit_temperature(logits, kept["label"].to_numpy()) if len(kept) else None
 
 
@@ -48,7 +57,7 @@ def classification(
     """
     from wsol.evaluation import classify_at_levels, reliability, softmax, summarize_classification
 
-    kept, logits = logits_of(rows, maps)
+    kept, logits = logits_of(rows, maps, listing)
     if kept.empty:
         return None
     probabilities, labels, patients = softmax(logits), kept["label"].to_numpy(), clusters(kept)
@@ -59,11 +68,13 @@ def classification(
         labels, probabilities.argmax(1), patients, generator=np.random.default_rng(0), replicates=replicates
     )
     at_levels = classify_at_levels(
-        probabilities, labels, levels, patients, generator=np.random.default_rng(0), positive=listing.positive_index(),
-        how="max", replicates=replicates,  # a patient is positive iff any image is: the decision follows the same rule
+        probabilities, labels, levels, patients, generator=np.random.default_rng(0), replicates=replicates,
+        positive=1 if listing.multilabel else listing.positive_index(),
+        how="max",  # a patient is positive iff any image is: the decision follows the same rule
     )  # fmt: skip
     return {
         **overall,
+        **({"classes": [f"not {listing.positive[0]}", listing.positive[0]]} if listing.multilabel else {}),
         "levels": at_levels,
         "reliability": reliability(probabilities, labels).to_dict(),
         "temperature": fitted,

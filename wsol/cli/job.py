@@ -81,7 +81,7 @@ class Job:
     @cached_property
     def temperature(self) -> float | None:
         """Fitted on validation labels; None without logits."""
-        return None if self.floors else temperature(self.tuning, self.tuned)
+        return None if self.floors else temperature(self.tuning, self.tuned, self.listing)
 
     def rectified(self, method: str) -> bool:
         """Whether the final map of a method is rectified: a fact of its class, or of the method that a wrapper is given."""

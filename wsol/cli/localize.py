@@ -50,6 +50,8 @@ def localize(
             raise ValueError(f"{manifest}: no slide {slide!r} in split {split!r} of fold {fold}")
     net = load_checkpoint(model).eval().to(_device(settings.get("device", "auto")))
     choose = settings.get("map_class", "positive")
+    if listing.multilabel and choose != "positive":
+        raise ValueError(f"localize.map_class: samples have several labels (multilabel), and {choose!r} names one; set positive")
     target = {"positive": listing.positive_index(), "predicted": None, "truth": -1}[choose]
     provenance = {
         "model": str(model),

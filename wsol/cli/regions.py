@@ -180,7 +180,7 @@ def _errors(job: Job, images: dict[str, tuple[npt.NDArray[np.bool_], int]], v1: 
     hits = np.array([bool(images[s][0][at]) for s in kept["sample"]])
     known = {"gt_known_error": float(np.mean(~hits)) if own else None, "top1_error": None}
     logits = {s: r.logits(s) for s, r in job.scored.readers() if s in images and r.has_logits(s)}
-    if len(logits) == len(kept):
+    if len(logits) == len(kept) and not job.listing.multilabel:  # which has no one true class
         # A map of another class than the true one belongs to a wrong prediction (or to a declared class that is not there).
         found = localization_error(hits, labels, np.array([logits[s] for s in kept["sample"]]))
         known["top1_error"] = found.top1

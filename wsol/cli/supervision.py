@@ -88,4 +88,5 @@ def shuffled(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
     """The same samples with their labels dealt out at random: the control of Adebayo et al. (2018). Class counts stay."""
     import numpy as np
 
-    return rows.assign(label=np.random.default_rng(seed).permutation(rows["label"].to_numpy()))
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return rows.assign(**{name: rows[name].to_numpy()[order] for name in ("label", "labels")})

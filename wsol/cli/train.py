@@ -77,6 +77,8 @@ def train(
     told = supervise(listing, fold, model, "masks" if model.strategy in MASKED else "labels", masks, seed)
     drawn, fixed = _streams(listing, told, how, tile, tiles)
     strategy = strategy_of(model, how, teacher, _class_weights(how, drawn, len(listing.classes)))
+    if listing.multilabel:
+        _several(net, strategy, model, map_class)
     criteria = _criteria(keep, strategy)
     learner, encoder = net, ""
     if how.embeddings != "none":
@@ -135,6 +137,19 @@ def _teacher(net: Localizer, parent: Path | None) -> Localizer | None:
     return teacher
 
 
+def _several(net: Localizer, strategy: Strategy, model: Model, map_class: str) -> None:
+    """Raises ValueError where a training cannot learn from several labels per sample."""
+    refusals = {
+        f"strategy {model.strategy!r} reads the one label of each; take classify, inherit or has": not strategy.multilabel,
+        f"head {model.head!r} reads the one label of each; take another, such as gap or attention-mil": not net.head.multilabel,
+        "class weights (balance: loss) are those of one label; take balance: sampler": strategy.class_weights is not None,
+        f"localize.map_class: {map_class} would name one class of a sample; set positive": map_class != "positive",
+    }
+    for why, holds in refusals.items():
+        if holds:
+            raise ValueError(f"samples have several labels (multilabel), and {why}")
+
+
 def _processes(how: Train) -> Ranks:
     """The processes that train together, as many as the settings say.
 
@@ -181,16 +196,22 @@ def _streams(
     """Batches of training and of validation: images one by one, or bags of tiles of slides."""
     from wsol.data import BagBatches, ImageBatches, train_transform
 
-    balanced = how.balance == "sampler"
+    balanced, several = how.balance == "sampler", listing.multilabel
     drawn: ImageBatches | BagBatches
     fixed: ImageBatches | BagBatches
     if listing.kind == "slides":
         if tiles is None:
             raise ValueError("--tiles is needed: the folder of tile tables that `wsol tile` wrote for these slides")
         augment = train_transform(None, color=how.color_jitter, stain_jitter=how.stain_jitter)
-        count = {"bags": how.batch_size, "tiles_per_bag": how.tiles_per_bag, "repeats": how.repeats, "balanced": balanced}
-        drawn = BagBatches(told.rows, tiles, transform=augment, **count)
-        fixed = BagBatches(told.checked, tiles, bags=1, tiles_per_bag=4 * how.tiles_per_bag)
+        count = {
+            "bags": how.batch_size,
+            "tiles_per_bag": how.tiles_per_bag,
+            "repeats": how.repeats,
+            "balanced": balanced,
+            "multilabel": listing.multilabel,
+        }
+        drawn = BagBatches(told.rows, tiles, transform=augment, multilabel=several, **count)
+        fixed = BagBatches(told.checked, tiles, bags=1, tiles_per_bag=4 * how.tiles_per_bag, multilabel=several)
     else:
         augment = train_transform(how.crop, color=how.color_jitter, stain_jitter=how.stain_jitter)
         drawn = ImageBatches(
@@ -201,6 +222,7 @@ def _streams(
             transform=augment,
             masks=told.masks,
             size=how.resize,
+            multilabel=several,
         )
-        fixed = ImageBatches(told.checked, batch_size=1, size=how.validate_at)
+        fixed = ImageBatches(told.checked, batch_size=1, size=how.validate_at, multilabel=several)
     return drawn, fixed

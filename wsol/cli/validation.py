@@ -80,8 +80,13 @@ class Validation:
             here = batch.to(device)
             with torch.no_grad():
                 logits = net(here.images, groups=here.groups).logits.float()
-            loss += float(functional.cross_entropy(logits, here.labels, reduction="sum"))
-            right += int((logits.argmax(1) == here.labels).sum())
+            if here.labels.ndim == 2:
+                each = functional.binary_cross_entropy_with_logits(logits, here.labels, reduction="none")
+                loss += float(each.mean(1).sum())
+                right += float(((logits > 0) == (here.labels > 0)).float().mean(1).sum())
+            else:
+                loss += float(functional.cross_entropy(logits, here.labels, reduction="sum"))
+                right += int((logits.argmax(1) == here.labels).sum())
             count += len(here.labels)
             if number in seen:
                 images.append(_part(here.images, max(1, IMAGES // len(seen))))

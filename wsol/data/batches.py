@@ -14,7 +14,8 @@ class Batch:
 
     Attributes:
         images: float (b, 3, H, W), RGB in [0, 1].
-        labels: int64 (b,), one per image; with `groups` (n,), one per bag.
+        labels: int64 (b,), one per image; with `groups` (n,), one per bag. Where a sample may have several: float32 (b, k) or
+            (n, k), 1 for the classes that it has, else 0.
         samples: names, one per label.
         groups: int64 (b,), the bag of each image, 0 to n - 1; None: every image stands for itself.
     """
@@ -26,8 +27,11 @@ class Batch:
 
     def __post_init__(self) -> None:
         self._check_images()
-        if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
-            raise ValueError(f"labels: int64 (n,) expected, got {self.labels.dtype} {tuple(self.labels.shape)}")
+        if (self.labels.ndim, self.labels.dtype) not in ((1, torch.int64), (2, torch.float32)):
+            raise ValueError(
+                f"labels: int64 (n,), or float32 (n, k) for several each, expected, got {self.labels.dtype} "
+                f"{tuple(self.labels.shape)}"
+            )
         if len(self.samples) != len(self.labels):
             raise ValueError(f"one sample name per label expected: {len(self.samples)} names, {len(self.labels)} labels")
         if self.groups is None:

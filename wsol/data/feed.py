@@ -6,14 +6,27 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 T = TypeVar("T")
 RGB = npt.NDArray[np.uint8]
+
+
+def read_labels(rows: pd.DataFrame, indices: Sequence[int], multilabel: int) -> torch.Tensor:
+    """The labels of some rows of a manifest: int64 (n,), or float32 (n, k) of 0 and 1 where there may be several of k classes."""
+    if not multilabel:
+        return torch.from_numpy(rows["label"].to_numpy(np.int64)[list(indices)])
+    held = torch.zeros(len(indices), multilabel)
+    for row, i in enumerate(indices):
+        held[row, [int(c) for c in rows["labels"][i].split()]] = 1
+    return held
 
 
 def epoch_order(

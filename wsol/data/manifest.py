@@ -28,18 +28,20 @@ MANIFEST = {
     "path": "str",
     "mpp": "float64",
     "label": "int64",
+    "labels": "str",
     "fold": "int64",
     "role": "str",
 }
 """Columns of the manifest, one row per (sample, fold, role): `patient` is "" where unknown, `mpp` um per px or NaN, `label` an
-index into the classes."""
+index into the classes, `labels` the indices of all classes that a sample has, with spaces between: more than `label` only where
+the task is multilabel, and there `label` is the positive class if it is among them."""
 
 MASKS = {"sample": "str", "mask": "str", "kind": "str", "values": "str"}
 """Columns of the masks, one row per sample that has one: `kind` "file" (path in `mask`) or "empty" (known by the label to hold no
 foreground), `values` a JSON list of the ids that are foreground, [] for all above 0."""
 
 _KEY = b"wsol"
-_SAME = ("slide", "patient", "path", "label")
+_SAME = ("slide", "patient", "path", "label", "labels")
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Dataset:
     Attributes:
         name: of the dataset; it stands in paths.
         kind: "slides" are cut into tiles, "images" are taken as they are.
-        task: "binary" (two classes) or "multiclass" (more); a sample has one of them.
+        task: "binary" (two classes) or "multiclass" (more): a sample has one of them; "multilabel": it may have several.
         classes: names; labels index them.
         positive: the declared positive class or classes, whose maps are drawn.
         mask_means: "class": the mask marks the positive class; "any-foreground": it marks something that every class may hold.
@@ -75,11 +77,12 @@ class Dataset:
     def check(self) -> None:
         """Raises ValueError where tables and declarations contradict themselves or each other."""
         _choice("kind", self.kind, ("slides", "images"))
-        _choice("task", self.task, ("binary", "multiclass"))
+        _choice("task", self.task, ("binary", "multiclass", "multilabel"))
         _choice("mask_means", self.mask_means, ("class", "any-foreground"))
         _choice("split_unit", self.split_unit, ("patient", "slide", "image"))
         count = len(set(self.classes))
-        if count != len(self.classes) or not (count == 2 if self.task == "binary" else count > 2):
+        fits = {"binary": count == 2, "multiclass": count > 2, "multilabel": count >= 2}[self.task]
+        if count != len(self.classes) or not fits:
             raise ValueError(
                 f"{self.name}: a binary task has two different classes, a multiclass one more; got {self.task} and {self.classes}"
             )
@@ -87,7 +90,12 @@ class Dataset:
             _choice("positive class", name, self.classes)
         if not self.positive:
             raise ValueError(f"{self.name}: no positive class declared; name one of {self.classes}")
+        if self.task == "multilabel" and len(self.positive) > 1:
+            raise ValueError(f"{self.name}: where samples have several labels, one class is positive; got {self.positive}")
         _check_samples(self.name, self.samples, len(self.classes))
+        several = self.samples["labels"] != self.samples["label"].astype(str)
+        if self.task != "multilabel":
+            _first(several, self.samples, self.name, f"has several labels, but the task is {self.task}")
         _check_masks(self.name, self.masks, set(self.samples["sample"]))
 
 
@@ -137,14 +145,19 @@ class Manifest:
             raise ValueError(f"{self.path}: " + (message if len(known) <= 20 else message.split(" (known:")[0]))
         return next(found.itertuples(index=False))
 
+    @property
+    def multilabel(self) -> int:
+        """The number of classes where a sample may have several of them, else 0."""
+        return len(self.classes) if self.task == "multilabel" else 0
+
     def positive_index(self) -> int:
         """Index of the (first) declared positive class."""
         return self.classes.index(self.positive[0])
 
 
 def samples_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows with the keys of `MANIFEST` as its table."""
-    return _table(rows, MANIFEST)
+    """Rows with the keys of `MANIFEST` as its table; `labels` is that one label where a row has none."""
+    return _table(({**row, "labels": row.get("labels", str(row["label"]))} for row in rows), MANIFEST)
 
 
 def masks_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -254,12 +267,20 @@ def _check_samples(name: str, samples: pd.DataFrame, classes: int) -> None:
         _choice("role", role, ROLES)
     if not samples["label"].isin(range(classes)).all():
         raise ValueError(f"{name}: labels must be 0 to {classes - 1}; got {sorted(samples['label'].unique())}")
+    _first(
+        ~samples.apply(_has_its_label, axis=1, classes=classes), samples, name, "has labels that are no classes or lack its label"
+    )
     _first(samples.duplicated(["sample", "fold", "role"]), samples, name, "stands twice in one role of one fold")
     distinct = samples.groupby("sample")[list(_SAME)].transform("nunique").gt(1).any(axis=1)
     _first(distinct, samples, name, f"has rows that differ in {', '.join(_SAME)}")
     held = set(zip(*(samples.loc[samples["role"] == "valcl", c] for c in ("sample", "fold")), strict=True))
     outside = (samples["role"] == "valpx") & ~samples[["sample", "fold"]].apply(tuple, axis=1).isin(held)
     _first(outside, samples, name, "is valpx but not valcl: a mask may be opened only of a validation sample")
+
+
+def _has_its_label(row: Any, classes: int) -> bool:
+    held = row["labels"].split()
+    return str(row["label"]) in held and len(set(held)) == len(held) and set(held) <= {str(c) for c in range(classes)}
 
 
 def _check_masks(name: str, masks: pd.DataFrame, samples: set[str]) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from wsol.data.batches import Batch, MaskedBatch
-from wsol.data.feed import PixelCache, epoch_order, seeds, shared, work_ahead
+from wsol.data.feed import PixelCache, epoch_order, read_labels, seeds, shared, work_ahead
 from wsol.data.pixels import image_shape, read_image
 from wsol.data.transforms import Augmentation, Mask, Transform, to_tensor
 from wsol.slides import Box, Slide, open_slide
@@ -47,6 +47,7 @@ class ImageBatches:
         ahead: batches prepared early in one background thread; 0: none.
         masks: supervision by masks: batches are `MaskedBatch`es. Every row must have one, and a transform must be able to take
             it along (`train_transform`).
+        multilabel: the number of classes where a sample may have several (rows have a column `labels`); 0: each has one.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class ImageBatches:
         cache: PixelCache | None = None,
         ahead: int = 2,
         masks: Masks | None = None,
+        multilabel: int = 0,
     ) -> None:
         _positive(batch_size=batch_size, repeats=repeats, size=size)
         self.rows = _checked(rows)
         if masks is not None:
             _check_masks(self.rows, masks, transform)
-        self.masks = masks
+        self.masks, self.multilabel = masks, multilabel
         self.batch_size, self.size, self.transform, self.generator = batch_size, size, transform, generator
         self.repeats, self.balanced, self.ahead = repeats, balanced, ahead
         self.cache = PixelCache() if cache is None else cache
@@ -123,7 +125,7 @@ class ImageBatches:
 
     def _batch(self, found: list[tuple[int, RGB, Mask | None]]) -> Batch:
         indices = [i for i, _, _ in found]
-        labels = torch.from_numpy(self.rows["label"].to_numpy(np.int64)[indices])
+        labels = read_labels(self.rows, indices, self.multilabel)
         images, samples = to_tensor([image for _, image, _ in found]), [self.rows["sample"][i] for i in indices]
         masks = [mask for _, _, mask in found if mask is not None]
         if masks:
@@ -151,6 +153,7 @@ class BagBatches:
         balanced: slides of rarer classes are drawn as often as those of the most frequent one.
         cache: of tile pixels; None: one of its own of 1 GiB.
         ahead: batches prepared early in one background thread; 0: none.
+        multilabel: as for `ImageBatches`.
     """
 
     def __init__(
@@ -168,6 +171,7 @@ class BagBatches:
         balanced: bool = False,
         cache: PixelCache | None = None,
         ahead: int = 2,
+        multilabel: int = 0,
     ) -> None:
         _positive(bags=bags, tiles_per_bag=tiles_per_bag, repeats=repeats, tile_px=tile_px)
         rows = _checked(rows)
@@ -186,7 +190,7 @@ class BagBatches:
         self.tile_px = int(tile_px if tile_px is not None else _agreed(found, "tile_px"))
         self.boxes = {s: table[["x", "y", "width", "height"]].to_numpy(np.int64) for s, table in found.items()}
         self.bags, self.tiles_per_bag, self.transform, self.generator = bags, tiles_per_bag, transform, generator
-        self.repeats, self.balanced, self.ahead = repeats, balanced, ahead
+        self.repeats, self.balanced, self.ahead, self.multilabel = repeats, balanced, ahead, multilabel
         self.cache = PixelCache() if cache is None else cache
 
     def __len__(self) -> int:
@@ -221,7 +225,7 @@ class BagBatches:
             for tile in chosen.tolist():
                 images.append(self._tile(row, tile, rng, slides))
                 groups.append(bag)
-        labels = torch.from_numpy(self.rows["label"].to_numpy(np.int64)[[i for i, _ in draws]])
+        labels = read_labels(self.rows, [i for i, _ in draws], self.multilabel)
         return self._batch(images, labels, [self.rows["sample"][i] for i, _ in draws], torch.tensor(groups))
 
     def _tile(self, row: Any, tile: int, rng: np.random.Generator, slides: dict[str, Slide]) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def cross_entropy(
@@ -46,6 +47,25 @@ def cross_entropy(
     if weights.shape != (classes,) or not bool((weights > 0).all()):
         raise ValueError(f"class_weights must be {classes} positive numbers, one per class; got {weights.tolist()}")
     return (weights[labels] * loss).mean()
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """What is minimized where a sample may have several labels: ``-mean_ic [t log p + (1 - t) log (1 - p)]``, p = sigmoid(logit).
+
+    Args:
+        logits: (n, k), one question per class.
+        labels: (n, k) of 0 and 1.
+        label_smoothing: s in [0, 1); t = (1 - s) * label + s / 2.
+
+    Raises:
+        ValueError: shapes do not fit, or s is out of range.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape:
+        raise ValueError(f"expected logits and labels (n, k); got {tuple(logits.shape)} and {tuple(labels.shape)}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1); got {label_smoothing}")
+    targets = (1 - label_smoothing) * labels.float() + label_smoothing / 2
+    return functional.binary_cross_entropy_with_logits(logits.float(), targets)
 
 
 def balanced_weights(labels: Sequence[int], classes: int) -> list[float]:

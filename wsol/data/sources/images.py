@@ -18,6 +18,7 @@ def dataset(
     folds: int = 5,
     valpx: int = 3,
     seed: int = 0,
+    multilabel: bool = False,
 ) -> Dataset:
     """The images that a CSV lists.
 
@@ -28,16 +29,20 @@ def dataset(
 
     Args:
         sheet: the CSV.
-        classes: two names or more, as the `label` column has them; a sample has one of them.
+        classes: two names or more, as the `label` column has them.
         positive: the class whose maps are drawn; the second of two by default.
         mask_means: "class": masks mark the positive class; "any-foreground": something that every class may hold.
         mask_values: ids that are foreground per class, e.g. {tumor: [2]}; without it all ids above 0.
         folds: parts, at least 3; not used with a `split` column.
         valpx: validation samples per class whose masks may be opened; not used where the `split` column names some.
         seed: of the parting and of the choice of `valpx`.
+        multilabel: a sample may have several labels, with | between them ("tumor|necrosis"): strategies and heads that can then
+            answer one question per class; maps, masks and accuracy are those of the positive class.
 
     Raises:
         FileNotFoundError: no sheet.
         ValueError: mistakes in the sheet, one line each with its row number and remedy.
     """
-    return sheets.build(sheets.options("images", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed))
+    return sheets.build(
+        sheets.options("images", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed, multilabel)
+    )

@@ -6,8 +6,6 @@ Rows count as a spreadsheet shows them: the header is row 1.
 from __future__ import annotations
 
 import csv
-import math
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,40 +16,12 @@ import numpy as np
 
 from wsol._names import closest
 from wsol.data.manifest import Dataset, masks_table, samples_table
+from wsol.data.sources.sheet_rows import SEVERAL, Row, across, read_row
 from wsol.data.splits import draw_valpx, grouped_split, roles
 
 REQUIRED = ("sample", "path", "label")
 OPTIONAL = ("patient", "slide", "x", "y", "mpp", "mask", "split")
-SPLITS = {"train": "train", "valcl": "valcl", "val": "valcl", "valpx": "valpx", "test": "test"}
-MPP_RANGE = (0.02, 50.0)
-_NAMES = {
-    "slides": (re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*"), "letters, digits and _ . + - (it becomes a file name)"),
-    "images": (
-        re.compile(r"\w[\w.+@(), -]*(/\w[\w.+@(), -]*)*"),
-        "letters, digits, spaces and _ . + - @ ( ) , with / between parts (it becomes a file name)",
-    ),
-}
 _SHOWN = 20
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the sheet, checked: `label` an index into the classes, "" or NaN where a cell is blank."""
-
-    number: int
-    sample: str
-    path: Path
-    label: int
-    patient: str
-    slide: str
-    mpp: float
-    mask: Path | None
-    split: str
-
-    @property
-    def group(self) -> str:
-        """What must stay together: the patient; where unknown, the slide."""
-        return f"patient {self.patient}" if self.patient else f"slide {self.slide}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +37,7 @@ class Options:
     folds: int
     valpx: int
     seed: int
+    multilabel: bool = False
 
     def __post_init__(self) -> None:
         if not len(set(self.classes)) == len(self.classes) >= 2 or not all(isinstance(c, str) for c in self.classes):
@@ -78,6 +49,11 @@ class Options:
         for name in (*self.positive, *(self.mask_values or {})):
             if name not in self.classes:
                 raise ValueError(closest("class", name, self.classes))
+        if self.multilabel and (len(self.positive) > 1 or any(SEVERAL in c for c in self.classes)):
+            raise ValueError(
+                f"multilabel: one positive class, and no class with {SEVERAL!r} in its name, expected; got positive "
+                f"{self.positive}, classes {self.classes}"
+            )
         if not self.positive:
             raise ValueError(f"positive: name one of the classes {self.classes}; of two, the second is it if none is named")
 
@@ -99,12 +75,13 @@ def options(
     folds: int,
     valpx: int,
     seed: int,
+    multilabel: bool = False,
 ) -> Options:
     """Options with defaults filled in."""
     names = list(classes)
     second = names[1:] if len(names) == 2 else []
     chosen = second if positive is None else [positive] if isinstance(positive, str) else list(positive)
-    return Options(kind, Path(sheet), names, chosen, mask_means, mask_values, folds, valpx, seed)
+    return Options(kind, Path(sheet), names, chosen, mask_means, mask_values, folds, valpx, seed, multilabel)
 
 
 def build(given: Options) -> Dataset:
@@ -127,7 +104,7 @@ def build(given: Options) -> Dataset:
     return Dataset(
         name=given.sheet.stem,
         kind=given.kind,
-        task="binary" if len(given.classes) == 2 else "multiclass",
+        task="multilabel" if given.multilabel else "binary" if len(given.classes) == 2 else "multiclass",
         classes=given.classes,
         positive=given.positive,
         mask_means=given.mask_means,
@@ -156,7 +133,7 @@ def rows(given: Options, sheet: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {
             "sample": sheet[i].sample, "slide": sheet[i].slide, "patient": sheet[i].patient, "path": str(sheet[i].path), "mpp":
-            sheet[i].mpp, "label": sheet[i].label, "fold": fold, "role": role,
+            sheet[i].mpp, "label": sheet[i].label, "labels": " ".join(map(str, sheet[i].labels)), "fold": fold, "role": role,
         }
         for i, fold, role in placed
     ]  # fmt: skip
@@ -185,11 +162,11 @@ def read_sheet(given: Options) -> list[Row]:
         if len(cells) != len(header):
             errors.append(f"row {number}: {len(header)} cells expected, got {len(cells)}; put cells that hold a comma in quotes")
             continue
-        row, wrong = _row(given, number, dict(zip(header, cells, strict=True)))
+        row, wrong = read_row(given, number, dict(zip(header, cells, strict=True)))
         errors += [f"row {number}: {what}" for what in wrong]
         if row is not None:
             found.append(row)
-    errors += _across(found)
+    errors += across(found)
     if not found and not errors:
         errors.append("row 2: the sheet has no rows; list one sample per row")
     if errors:
@@ -209,76 +186,6 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise ValueError(
             f"{path}: the columns {', '.join(missing)} are missing; the header must name sample, path, label and patient"
         )
-
-
-def _row(given: Options, number: int, cells: dict[str, str]) -> tuple[Row | None, list[str]]:
-    """The row, or what is wrong in it."""
-    wrong = []
-    pattern, allowed = _NAMES[given.kind]
-    if not pattern.fullmatch(cells["sample"]):
-        wrong.append(f"sample {cells['sample']!r}: expected {allowed}")
-    path = given.sheet.parent / cells["path"]
-    if not cells["path"] or not path.is_file():
-        wrong.append(
-            f"no file at path {str(path)!r}; paths are relative to the sheet's folder" if cells["path"] else "path is blank"
-        )
-    if cells["label"] not in given.classes:
-        wrong.append(closest("label", cells["label"], given.classes) + "; labels are of `classes` (several are not supported)")
-    mask = given.sheet.parent / cells["mask"] if cells.get("mask") else None
-    if mask is not None and mask.suffix.lower() in (".geojson", ".json", ".xml"):
-        wrong.append(f"mask {cells['mask']!r}: polygons are not read yet; draw them into a PNG or TIFF of level 0's size")
-    elif mask is not None and not mask.is_file():
-        wrong.append(f"no mask at {str(mask)!r}; leave the cell blank if there is none (a missing mask is never taken as empty)")
-    mpp = _number(cells, "mpp", wrong)
-    if not math.isnan(mpp) and not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]:
-        wrong.append(f"mpp {mpp:g}: um per px expected, such as 0.25 (40x) or 0.5 (20x)")
-    for name in ("x", "y"):  # where a region lies on its slide, level-0 px
-        if not math.isnan(value := _number(cells, name, wrong)) and (value != int(value) or value < 0):
-            wrong.append(f"{name} {cells[name]}: a whole number of level-0 px expected")
-    split = cells.get("split", "")
-    if "split" in cells and split not in SPLITS:
-        wrong.append(closest("split", split, SPLITS))
-    if wrong:
-        return None, wrong
-    slide = cells.get("slide") or cells["sample"]
-    label = given.classes.index(cells["label"])
-    return Row(number, cells["sample"], path, label, cells.get("patient", ""), slide, mpp, mask, SPLITS.get(split, "")), []
-
-
-def _number(cells: Mapping[str, str], name: str, wrong: list[str]) -> float:
-    text = cells.get(name, "")
-    try:
-        value = float(text) if text else math.nan
-    except ValueError:
-        value = math.inf
-    if math.isinf(value) or (text and math.isnan(value)):
-        wrong.append(f"{name} {text!r}: a number expected, or a blank cell")
-        return math.nan
-    return value
-
-
-def _across(found: Sequence[Row]) -> list[str]:
-    """What is wrong between rows."""
-    errors = []
-    samples: dict[str, Row] = {}
-    files: dict[Path, Row] = {}
-    slides: dict[str, Row] = {}
-    for row in found:
-        if (other := samples.setdefault(row.sample, row)) is not row:
-            errors.append(
-                f"row {row.number}: sample {row.sample!r} stands in row {other.number} already; give each sample its own name"
-            )
-        if (other := files.setdefault(row.path.resolve(), row)) is not row:
-            errors.append(
-                f"row {row.number}: {row.path} is the file of row {other.number} already; a file listed twice could be "
-                f"trained on and tested on"
-            )
-        if (other := slides.setdefault(row.slide, row)).patient != row.patient:
-            errors.append(
-                f"row {row.number}: slide {row.slide!r} is of patient {row.patient!r} here but of {other.patient!r} in row "
-                f"{other.number}; a slide has one patient"
-            )
-    return errors
 
 
 def _empty(given: Options, sheet: Sequence[Row]) -> set[str]:

@@ -19,6 +19,7 @@ def dataset(
     folds: int = 5,
     valpx: int = 3,
     seed: int = 0,
+    multilabel: bool = False,
 ) -> Dataset:
     """The slides that a CSV lists.
 
@@ -35,7 +36,9 @@ def dataset(
         valpx: validation slides per class whose masks may be opened; not used where the `split` column names some.
         seed: of the parting and of the choice of `valpx`.
     """
-    return sheets.build(sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed))
+    return sheets.build(
+        sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed, multilabel)
+    )
 
 
 def listing(
@@ -47,7 +50,8 @@ def listing(
     folds: int = 5,
     valpx: int = 3,
     seed: int = 0,
+    multilabel: bool = False,
 ) -> list[dict[str, Any]]:
     """The rows of the manifest as `dataset` has them, without loading pandas and without warnings: for planning."""
-    given = sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed)
+    given = sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed, multilabel)
     return sheets.rows(given, sheets.read_sheet(given))

@@ -28,6 +28,7 @@ class Acol(Head):
     depend on which class is predicted, at k runs of branch B), and the predicted one for B's logits.
     """
 
+    multilabel = False
     paper = "Zhang et al., Adversarial Complementary Learning for Weakly Supervised Object Localization, CVPR 2018"
 
     def __init__(

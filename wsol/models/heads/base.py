@@ -29,6 +29,8 @@ class Head(nn.Module, ABC):
     paper: ClassVar[str]
     reads: ClassVar[str] = "last"
     """ "last": built with the channels of the last stage; "stages": with the tuple of the channels of all stages."""
+    multilabel: ClassVar[bool] = True
+    """Whether it can be trained on several labels per image: it does not read them."""
     affine: ClassVar[bool] = False
     """Whether the logits are weight . mean_p F(p) + bias, which gives many map methods a closed form. Not inherited: an heir may
     pool as it likes, so it says so anew."""

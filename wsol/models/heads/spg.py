@@ -43,6 +43,7 @@ class Spg(Gap):
     """
 
     affine = True
+    multilabel = False
     paper = "Zhang et al., Self-produced Guidance for Weakly-supervised Object Localization, ECCV 2018"
     reads = "stages"
 

@@ -125,7 +125,11 @@ def reliability_figure(models: Sequence[Classifier], name: str) -> str:
 
 
 def confusion(model: Classifier, classes: Sequence[str]) -> dict[str, Any] | None:
-    """Confusion matrix of the samples, all runs added up; None without one, or where it does not have these classes."""
+    """Confusion matrix of the samples, all runs added up; None without one, or where it does not have these classes.
+
+    Runs name classes of their own where a sample may have several and the question is whether it has one.
+    """
+    classes = next((one["classes"] for one in model.runs if one.get("classes")), classes)
     tables = [one["confusion"] for one in model.level("sample") if one.get("confusion")]
     size = len(classes)
     tables = [t for t in tables if len(t) == size and all(len(row) == size for row in t)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
-from wsol.training.losses import cross_entropy
+from wsol.training.losses import binary_cross_entropy, cross_entropy
 
 if TYPE_CHECKING:
     from wsol.data import Batch
@@ -33,6 +33,8 @@ class Strategy(nn.Module):
     """What it may look at. Only `"masks"` is ever handed a batch with masks."""
     paper: ClassVar[str] = ""
     """Where it comes from."""
+    multilabel: ClassVar[bool] = False
+    """Whether it can learn from several labels per sample: it asks nothing of them but their loss."""
     needs_parent: ClassVar[bool] = False
     """Whether it only makes sense on a trained net: a classifier that it explains and leaves as it is."""
     epochs: int | None = None
@@ -120,6 +122,8 @@ class Strategy(nn.Module):
         return net.head.kept(net.encode(batch.images), labels)
 
     def classified(self, prediction: Prediction, net: Localizer, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy of image or bag logits, and what the head itself is trained on."""
+        """Cross-entropy of image or bag logits, per class where labels are several, and what the head itself is trained on."""
+        if labels.ndim == 2:
+            return {"cross_entropy": binary_cross_entropy(prediction.logits, labels, label_smoothing=self.label_smoothing)}
         entropy = cross_entropy(prediction.logits, labels, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
         return {"cross_entropy": entropy, **net.head.loss(prediction, labels)}

@@ -11,4 +11,5 @@ class Classify(Strategy):
     Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016 (classifier of CAM).
     """
 
+    multilabel = True
     paper = "https://arxiv.org/abs/1512.04150"

@@ -27,6 +27,7 @@ class HideAndSeek(Strategy):
     that is missing; and it sweeps rows up to the image's width, so that images that are no square are hidden from in part only.
     """
 
+    multilabel = True
     paper = "https://arxiv.org/abs/1704.04232"
 
     def __init__(

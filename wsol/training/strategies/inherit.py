@@ -26,6 +26,7 @@ class Inherit(Strategy):
     learning", Nature Medicine 2018 (tiles labeled by their slide).
     """
 
+    multilabel = True
     paper = "https://doi.org/10.1038/s41591-018-0177-5"
 
     def loss(self, net: Localizer, batch: Batch, generator: torch.Generator, epoch: int) -> dict[str, Tensor]:
