@@ -28,13 +28,14 @@ def dataset(
 
     Args:
         sheet: the CSV.
-        classes: two names or more, as the `label` column has them; a slide has one of them.
+        classes: two names or more, as the `label` column has them.
         positive: the class whose maps are drawn; the second of two by default.
         mask_means: "class": masks mark the positive class; "any-foreground": something that every class may hold.
         mask_values: ids that are foreground per class, e.g. {tumor: [2]}; without it all ids above 0.
         folds: parts, at least 3; not used with a `split` column.
         valpx: validation slides per class whose masks may be opened; not used where the `split` column names some.
         seed: of the parting and of the choice of `valpx`.
+        multilabel: as for the source `images`: a slide may have several labels, with | between them.
     """
     return sheets.build(
         sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed, multilabel)
