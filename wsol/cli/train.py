@@ -203,13 +203,7 @@ def _streams(
         if tiles is None:
             raise ValueError("--tiles is needed: the folder of tile tables that `wsol tile` wrote for these slides")
         augment = train_transform(None, color=how.color_jitter, stain_jitter=how.stain_jitter)
-        count = {
-            "bags": how.batch_size,
-            "tiles_per_bag": how.tiles_per_bag,
-            "repeats": how.repeats,
-            "balanced": balanced,
-            "multilabel": listing.multilabel,
-        }
+        count = {"bags": how.batch_size, "tiles_per_bag": how.tiles_per_bag, "repeats": how.repeats, "balanced": balanced}
         drawn = BagBatches(told.rows, tiles, transform=augment, multilabel=several, **count)
         fixed = BagBatches(told.checked, tiles, bags=1, tiles_per_bag=4 * how.tiles_per_bag, multilabel=several)
     else:

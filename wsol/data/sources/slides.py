@@ -35,7 +35,7 @@ def dataset(
         folds: parts, at least 3; not used with a `split` column.
         valpx: validation slides per class whose masks may be opened; not used where the `split` column names some.
         seed: of the parting and of the choice of `valpx`.
-        multilabel: as for the source `images`: a slide may have several labels, with | between them.
+        multilabel: a slide may have several labels, with | between them, as for the source `images`.
     """
     return sheets.build(
         sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed, multilabel)
