@@ -107,6 +107,19 @@ def test_files_and_folds_of_a_source(tiled):
         assert one(found(tiled, source=source, folds=[0, 1]), "folds: [1] have no samples in dataset", "it has folds [0]")
 
 
+def test_several_labels_per_sample_are_for_those_that_can_read_them(tiled):
+    several = {"classes": ["normal", "tumor", "none"], "positive": "tumor", "multilabel": True}
+    models = {
+        "gap": {**NET, "strategy": "has"},
+        "acol": {**NET, "head": "acol", "maps": ["own"]},
+        "adl": {**NET, "strategy": "adl"},
+    }
+    findings = found(tiled, options=several, models=models, maps={"fast": ["cam"], "own": ["native"]})
+    assert len(findings) == 2
+    assert one(findings, "models.acol: ", "several labels (multilabel), and head 'acol' reads the one label of each")
+    assert one(findings, "models.adl: ", "several labels (multilabel), and strategy 'adl' reads the one label of each")
+
+
 def test_what_a_strategy_does_to_a_batch_is_tried(tiled):
     findings = found(tiled, source="slides", models={"mixed": {**NET, "strategy": "cutmix"}})
     assert one(findings, "models.mixed.strategy: ", "cutmix mixes labels by area")

@@ -73,3 +73,16 @@ def with_defects(model: Model, inherited: Collection[str] = ()) -> Model:
     require_place(model.as_published, model.head, model.strategy, inherited)
     brought = options(model.as_published, model.head, model.strategy)
     return model.model_copy(update={key: {**getattr(model, key), **more} for key, more in brought.items()})
+
+
+def require_several(net: Localizer, strategy: Strategy, model: Model, map_class: str) -> None:
+    """Raises ValueError where a training cannot learn from several labels per sample."""
+    refusals = {
+        f"strategy {model.strategy!r} reads the one label of each; take classify, inherit or has": not strategy.multilabel,
+        f"head {model.head!r} reads the one label of each; take another, such as gap or attention-mil": not net.head.multilabel,
+        "class weights (balance: loss) are those of one label; take balance: sampler": strategy.class_weights is not None,
+        f"localize.map_class: {map_class} would name one class of a sample; set positive": map_class != "positive",
+    }
+    for why, holds in refusals.items():
+        if holds:
+            raise ValueError(f"samples have several labels (multilabel), and {why}")

@@ -15,7 +15,7 @@ from wsol._options import check_options
 from wsol.cli.config import Config
 from wsol.cli.embeddings import require_stored
 from wsol.cli.model import Model
-from wsol.cli.parts import net_of, strategy_of, with_defects
+from wsol.cli.parts import net_of, require_several, strategy_of, with_defects
 from wsol.cli.plan import require_folds, source_options
 from wsol.cli.schema import Train
 from wsol.cli.teacher import inherit
@@ -45,11 +45,17 @@ def rehearse(study: Config) -> list[str]:
 
 @dataclass
 class _Rehearsal:
-    """What came of it so far: findings, the number of classes, nets by model, and backbones that were built."""
+    """What came of it so far: findings, the labels there are, nets by model, and backbones that were built.
+
+    Attributes:
+        classes: number of classes.
+        several: a sample may have several of them.
+    """
 
     study: Config
     findings: list[str] = field(default_factory=list)
     classes: int = 2
+    several: bool = False
     nets: dict[str, Localizer] = field(default_factory=dict)
     backbones: dict[tuple[str, int], bool] = field(default_factory=dict)
 
@@ -70,8 +76,9 @@ class _Rehearsal:
             module, given = resolve("source", source, SOURCES, "wsol.data"), source_options(self.study)
             listing = getattr(module, "listing", None)
             check_options(f"source {source!r}", listing or module.dataset, given)
+            self.several = bool(given.get("multilabel"))
             rows = listing(**given) if listing else module.dataset(**given).samples.to_dict("records")
-            self.classes = max(2, *(int(row["label"]) + 1 for row in rows))
+            self.classes = max(2, len(given.get("classes", ())), *(int(row["label"]) + 1 for row in rows))
             with self.at("folds"):
                 require_folds(self.study, {(int(row["fold"]), str(row["role"])) for row in rows})
 
@@ -132,7 +139,7 @@ class _Rehearsal:
             strategy = strategy_of(model, how, teacher, None)
         if strategy is not None and how.balance == "loss":
             with self.at(f"models.{name}.train.balance"):
-                strategy_of(model, how, teacher, [1.0] * self.classes)
+                strategy = strategy_of(model, how, teacher, [1.0] * self.classes)
         return strategy
 
     def _step(self, name: str, net: Localizer, strategy: Strategy) -> None:
@@ -142,6 +149,12 @@ class _Rehearsal:
         from wsol.training import criterion
 
         how = self._how(name)
+        if self.several:
+            refusals = len(self.findings)
+            with self.at(f"models.{name}"):
+                require_several(net, strategy, self.study.models[name], self.study.localize.map_class)
+            if len(self.findings) > refusals:
+                return
         if how.embeddings != "none":
             with self.at(f"models.{name}"):
                 require_stored(
@@ -184,7 +197,8 @@ class _Rehearsal:
         slides = KINDS[self.study.prepare.source] == "slides"
         side = min(self.study.tile.side_px if slides else self._how(name).crop, LARGEST)
         images = torch.rand(4 if slides else 2, 3, side, side, generator=torch.Generator().manual_seed(0))
-        given: dict[str, Any] = {"labels": torch.tensor([0, 1]), "samples": ["a", "b"]}
+        labels = torch.eye(2, self.classes) if self.several else torch.tensor([0, 1])
+        given: dict[str, Any] = {"labels": labels, "samples": ["a", "b"]}
         if slides:
             given["groups"] = torch.tensor([0, 0, 1, 1])
         if supervision == "masks":

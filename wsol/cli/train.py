@@ -12,7 +12,7 @@ from wsol.cli.batch_picture import picture_batch
 from wsol.cli.config import Model, Tile, Train, parse
 from wsol.cli.embeddings import encoded
 from wsol.cli.files import write_json
-from wsol.cli.parts import net_of, strategy_of, with_defects
+from wsol.cli.parts import net_of, require_several, strategy_of, with_defects
 from wsol.cli.supervision import Supervision, supervise
 from wsol.cli.teacher import inherit
 from wsol.cli.validation import validation
@@ -78,7 +78,7 @@ def train(
     drawn, fixed = _streams(listing, told, how, tile, tiles)
     strategy = strategy_of(model, how, teacher, _class_weights(how, drawn, len(listing.classes)))
     if listing.multilabel:
-        _several(net, strategy, model, map_class)
+        require_several(net, strategy, model, map_class)
     criteria = _criteria(keep, strategy)
     learner, encoder = net, ""
     if how.embeddings != "none":
@@ -135,19 +135,6 @@ def _teacher(net: Localizer, parent: Path | None) -> Localizer | None:
     teacher = load_checkpoint(parent)
     inherit(net, teacher, str(parent))
     return teacher
-
-
-def _several(net: Localizer, strategy: Strategy, model: Model, map_class: str) -> None:
-    """Raises ValueError where a training cannot learn from several labels per sample."""
-    refusals = {
-        f"strategy {model.strategy!r} reads the one label of each; take classify, inherit or has": not strategy.multilabel,
-        f"head {model.head!r} reads the one label of each; take another, such as gap or attention-mil": not net.head.multilabel,
-        "class weights (balance: loss) are those of one label; take balance: sampler": strategy.class_weights is not None,
-        f"localize.map_class: {map_class} would name one class of a sample; set positive": map_class != "positive",
-    }
-    for why, holds in refusals.items():
-        if holds:
-            raise ValueError(f"samples have several labels (multilabel), and {why}")
 
 
 def _processes(how: Train) -> Ranks:

@@ -12,7 +12,7 @@ from wsol.data.sources import sheet as sheets
 def dataset(
     sheet: str | Path,
     classes: Sequence[str],
-    positive: Sequence[str] | None = None,
+    positive: str | Sequence[str] | None = None,
     mask_means: str = "class",
     mask_values: Mapping[str, Sequence[int]] | None = None,
     folds: int = 5,
