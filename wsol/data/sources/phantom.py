@@ -229,7 +229,8 @@ def _roles(patients: int, mixed: bool, folds: int) -> list[dict[str, set[int]]]:
 def _row(slide: Slide, patient: int, out: Path, fold: int, role: str) -> dict[str, Any]:
     path = str(out / f"{slide.sample}.tiff")
     words = {"sample": slide.sample, "slide": slide.sample, "patient": f"patient-{patient:02d}", "path": path}
-    return {**words, "mpp": MPP, "label": int(slide.positive), "fold": fold, "role": role}
+    label = int(slide.positive)
+    return {**words, "mpp": MPP, "label": label, "labels": str(label), "fold": fold, "role": role}
 
 
 def _finished(slide: Slide, out: Path) -> bool:
