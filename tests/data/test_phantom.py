@@ -80,7 +80,7 @@ def test_options_are_checked():
 
 def test_default_demo():
     rows = pd.DataFrame(listing("out"))
-    assert list(rows.columns) == ["sample", "slide", "patient", "path", "mpp", "label", "fold", "role"]
+    assert list(rows.columns) == ["sample", "slide", "patient", "path", "mpp", "label", "labels", "fold", "role"]
     assert rows.groupby("role").size().to_dict() == {"train": 8, "valcl": 4, "valpx": 4, "test": 4}
     assert rows.groupby("role").label.mean().eq(0.5).all()
     assert rows.patient.nunique() == 8
