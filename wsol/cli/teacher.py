@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def inherit(net: Localizer, parent: Localizer, path: str) -> None:
     """Start from the parent's weights: the backbone must fit, the head is taken over where it fits.
 
-    A head around another one (`head.base`) takes the parent's as that one.
+    A head around another one (`head.base`) takes the parent's as that one; of two such heads, what fits of the whole.
 
     Raises:
         ValueError: another backbone.
@@ -23,9 +23,12 @@ def inherit(net: Localizer, parent: Localizer, path: str) -> None:
         net.backbone.load_state_dict(parent.backbone.state_dict())
     except RuntimeError as error:
         raise ValueError(f"{path}: this checkpoint has another backbone; `from` needs the same one ({error})") from error
-    head: Any = getattr(net.head, "base", net.head)
+    head: Any = net.head
+    given: Any = parent.head
+    if not (hasattr(head, "base") and hasattr(given, "base")):
+        head, given = getattr(head, "base", head), getattr(given, "base", given)
     ours = head.state_dict()
-    theirs = {k: v for k, v in parent.head.state_dict().items() if k in ours and ours[k].shape == v.shape}
+    theirs = {k: v for k, v in given.state_dict().items() if k in ours and ours[k].shape == v.shape}
     head.load_state_dict({**ours, **theirs})
 
 
