@@ -111,6 +111,16 @@ def test_tinted_glass_is_the_zero_of_density():
     assert mask.sum() < 44 * 44
 
 
+def test_glass_is_the_bright_one_of_what_is_frequent():
+    """Twice as much mucin as glass: a mode of each channel would be of neither."""
+    rgb = np.full((60, 60, 3), (222, 217, 232), np.uint8)
+    rgb[:20] = (246, 244, 241)
+    rgb[0, :5] = 255  # a few saturated px are no glass
+    np.testing.assert_array_equal(glass_color(rgb), [246, 244, 241])
+    assert tissue_mask(rgb, MPP)[25:].all()
+    assert not tissue_mask(rgb, MPP)[:17].any()
+
+
 def test_a_slide_full_of_tissue_has_no_glass_and_is_all_tissue():
     rgb = np.full((64, 64, 3), (220, 160, 200), np.uint8)
     np.testing.assert_array_equal(glass_color(rgb), [245, 245, 245])

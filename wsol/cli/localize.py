@@ -111,9 +111,9 @@ def _slide(
 
     from wsol.cli.wholeslide import WholeSlide, lattice, plan
     from wsol.data import MapWriter
-    from wsol.slides import open_slide
+    from wsol.slides import on_lattice, open_slide
 
-    table, methods, halo = pd.read_parquet(tiles), settings["methods"], int(settings.get("halo_px", 32))
+    table, methods, halo = on_lattice(pd.read_parquet(tiles)), settings["methods"], int(settings.get("halo_px", 32))
     with open_slide(row.path, mpp=row.mpp if row.mpp == row.mpp else None) as slide:
         grid = lattice(slide, table, net.output_stride)
         whole = settings.get("slides", "whole") == "whole"
@@ -166,7 +166,8 @@ class Tiles:
 
         from wsol.slides import Box
 
-        step, mpp = int(self.table.attrs["tile_px"]), float(self.table.attrs["mpp"])
+        step = int(self.table.attrs["tile_px"])
+        mpp = int(self.table.attrs["side"]) * self.slide.mpp / step  # as the field of the slide is read
         margin = round(halo * mpp / self.slide.mpp)
         boxes = [Box(int(r.x), int(r.y), int(r.width), int(r.height)) for r in self.table.itertuples(index=False)]
         for i in range(0, len(boxes), self.batch):

@@ -115,14 +115,14 @@ def _slide(row: Any, truth: Masks, tiles: Path | None, per_slide: int) -> Opened
 
     table, file = _table(tiles, row.sample), truth.kind(row.sample) == "file"
     boxes = table[["x", "y", "width", "height"]].to_numpy(np.int64)
-    side, mpp = int(table.attrs["tile_px"]), float(table.attrs["mpp"])
+    side = int(table.attrs["tile_px"])
     with open_slide(row.path, mpp=row.mpp if row.mpp == row.mpp else None) as slide:
         whole = truth.open(row.sample, shape=slide.size[::-1]) if file else None
         parts = [np.zeros((side, side), bool) if whole is None else _shrunk(whole, box, side) for box in boxes]
         positive = np.array([part.any() for part in parts])
         found = spread(np.flatnonzero(positive), per_slide // 2)
         chosen = sorted([*found, *spread(np.flatnonzero(~positive), per_slide - len(found))])
-        pixels = [slide.read(Box(*boxes[i].tolist()), mpp) for i in chosen]
+        pixels = [slide.read(Box(*boxes[i].tolist()), boxes[i, 2] * slide.mpp / side) for i in chosen]
     images = np.stack([cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pixels]).astype(np.uint8)
     return Opened(row.sample, int(row.label), images, [parts[i] for i in chosen], file)
 

@@ -145,7 +145,7 @@ class BagBatches:
             level-0 px).
         bags: slides per batch.
         tiles_per_bag: tiles drawn from each slide without replacement, or all if it has fewer.
-        mpp: um per px at which tiles are read; None: as the tables say.
+        mpp: um per px of the tiles, to within the rounding of their sides; None: as the tables say.
         tile_px: side of a tile at `mpp`; None: as the tables say.
         transform: applied to each tile; see `wsol.data.train_transform(crop=None)`.
         generator: of the order, the tiles and the transforms. None: the order of the rows, tiles evenly spread over each table.
@@ -241,8 +241,9 @@ class BagBatches:
             if len(slides) >= _OPEN:
                 slides.pop(next(iter(slides))).close()
             slides[row["path"]] = open_slide(row["path"], mpp=row["mpp"])
-        # Rounding of mpp may leave a pixel or two.
-        return _resize(slides[row["path"]].read(Box(*self.boxes[row["sample"]][tile].tolist()), self.mpp), self.tile_px)
+        slide, box = slides[row["path"]], Box(*self.boxes[row["sample"]][tile].tolist())
+        # Sides are whole px of level 0, and may be aligned to stored tiles: to read at `mpp` itself would miss by a px or two.
+        return _resize(slide.read(box, box.width * slide.mpp / self.tile_px), self.tile_px)
 
 
 def _order(loader: ImageBatches | BagBatches, generator: torch.Generator | None) -> npt.NDArray[np.int64]:

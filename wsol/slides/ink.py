@@ -47,6 +47,7 @@ def _ink(od: npt.NDArray[np.float32], much: float) -> npt.NDArray[np.bool_]:
     red, green, blue = od[..., 0], od[..., 1], od[..., 2]
     least = np.minimum(red, blue)
     cold = ((red > 1.12 * green) & (red > 0.25)) | ((red > (0.75 + 0.1 * much) * green) & (red > 1.1 * much))
+    cold |= red > 1.5 * much  # over eosin, whose green is dense too
     black = (blue > 0.75 * green) & (least > 0.9) | ((blue > 0.7 * green) & (least > 1.2 * much))
     warm = (blue > 1.2 * much) & (blue > 0.62 * green) & (red < 0.3 * green)
     return np.asarray(cold | black | warm | ((blue > 0.72 * green) & (green > 1.0) & (red < 0.25 * green)))

@@ -1,8 +1,7 @@
-"""Which tiles of a slide hold tissue: a table of coordinates, a status with a reason, and a picture to check both."""
+"""Which tiles of a slide hold tissue and what is wrong with them: a table of coordinates, and a status with a reason."""
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from wsol._names import closest
+from wsol.slides.qc import FLAGS, Limits, Overview, overview, share, tile_sharpness
 from wsol.slides.slide import Slide
-from wsol.slides.tiling import grid
-from wsol.slides.tissue import tissue_mask
+from wsol.slides.tiling import Edge, aligned_side, grid
+
+ALIGN = 0.01
+"""How much the side of a tile may change for the sake of the grid in which the slide is stored."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,11 @@ class TileStatus:
         tiles: tiles kept.
         positions: tiles of the whole grid, glass included.
         tissue_fraction: of the slide's area, 0 to 1.
+        pen_fraction: of the slide's area, marker and black border.
+        flagged: tiles with tissue per flag, dropped ones included.
+        dropped: tiles with tissue that were taken out for their flags.
         tile_px: side of a tile at `mpp`.
+        side: of a tile, level-0 px.
         mpp: um per px the tiles are meant to be read at.
     """
 
@@ -37,7 +44,11 @@ class TileStatus:
     tiles: int
     positions: int
     tissue_fraction: float
+    pen_fraction: float
+    flagged: dict[str, int]
+    dropped: int
     tile_px: int
+    side: int
     mpp: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,8 +63,12 @@ def tile_table(
     tile_um: float | None = None,
     mpp: float,
     overlap: float = 0.0,
+    edge: Edge = "pad",
+    align: bool = True,
     min_tissue: float = 0.25,
     tissue_mpp: float = 8.0,
+    limits: Limits | None = None,
+    seen: Overview | None = None,
 ) -> tuple[pd.DataFrame, TileStatus]:
     """The tiles of a slide that hold enough tissue. No pixels are kept: `slide.read(Box(x, y, width, height), mpp)` gives them.
 
@@ -63,70 +78,118 @@ def tile_table(
         tile_um: its side in um.
         mpp: um per px of the tiles.
         overlap: share of a tile's side that the next tile covers again, in [0, 1).
+        edge: tiles at the right and lower edge: "pad" (they reach beyond the slide, white), "drop", or "shift" (moved inside).
+        align: let the side change by up to 1 % to fit the grid in which the slide is stored, so that fewer stored tiles are
+            decoded; a microscope's mpp is not known any better.
         min_tissue: least share of a tile that is tissue, in [0, 1]; 0 keeps every tile that holds any.
         tissue_mpp: um per px at which tissue is looked for.
+        limits: when a tile is flagged or dropped; those of `Limits()` when None.
+        seen: the slide's overview, where it is known already.
 
     Returns:
-        Columns x, y, width, height (int64, level-0 px) and tissue (float, 0 to 1), row by row; and the status.
+        Columns x, y, width, height (int64, level-0 px); tissue, pen, fold (shares of the tile, 0 to 1), sharpness (variance of
+        the Laplacian over its tissue, NaN where not measured) and flags (of `FLAGS`, joined by ", "; "" for none); row by row.
+        And the status.
     """
+    limits = Limits() if limits is None else limits
+    _check(tile_px, tile_um, overlap, min_tissue, limits)
+    px = tile_px if tile_px is not None else round(float(tile_um or 0) / mpp)
+    side = _side(slide, px * mpp / slide.mpp, mpp, ALIGN if align else 0.0)
+    corners = grid(*slide.size, tile=side, step=max(1.0, side * (1 - overlap)), edge=edge)
+    seen = overview(slide, tissue_mpp) if seen is None else seen
+    tissue = share(seen.tissue, corners, side, slide.size)
+    enough = (tissue >= min_tissue) & (tissue > 0)
+    table = _measured(slide, seen, corners[enough], side, tissue[enough], limits)
+    dropped = _has(table, limits.drop)
+    flagged = {flag: int(_has(table, [flag]).sum()) for flag in FLAGS}
+    kept = table[~dropped].reset_index(drop=True)
+    reason = _reason(seen, tissue, enough, dropped, min_tissue, limits)
+    status = TileStatus(
+        "ok" if len(kept) else "empty", reason, len(kept), len(corners), float(seen.tissue.mean()), float(seen.pen.mean()),
+        flagged, int(dropped.sum()), px, side, mpp,
+    )  # fmt: skip
+    return kept, status
+
+
+def on_lattice(table: pd.DataFrame) -> pd.DataFrame:
+    """The tiles that lie side by side, a tile's side apart from (0, 0): those that a map is made of, without the ones between."""
+    found = table[(table["x"] % table["width"] == 0) & (table["y"] % table["height"] == 0)].reset_index(drop=True)
+    found.attrs = dict(table.attrs)
+    return found
+
+
+def _check(tile_px: int | None, tile_um: float | None, overlap: float, min_tissue: float, limits: Limits) -> None:
     if (tile_px is None) == (tile_um is None):
         raise ValueError(f"give the tile's side once, as tile_px or as tile_um; got tile_px={tile_px}, tile_um={tile_um}")
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap is a share of the tile's side in [0, 1); got {overlap}")
     if not 0 <= min_tissue <= 1:
         raise ValueError(f"min_tissue is a share of the tile's area in [0, 1]; got {min_tissue}")
-    px = tile_px if tile_px is not None else round(float(tile_um or 0) / mpp)
-    side = round(px * mpp / slide.mpp)
-    corners = grid(*slide.size, tile=side, step=max(1, round(side * (1 - overlap))))
-    tissue_mpp = max(tissue_mpp, slide.mpp)
-    mask = tissue_mask(slide.thumbnail(tissue_mpp), tissue_mpp)
-    share = _share(mask, corners, side, slide.size)
-    keep = (share >= min_tissue) & (share > 0)
-    table = pd.DataFrame({"x": corners[keep, 0], "y": corners[keep, 1], "width": side, "height": side, "tissue": share[keep]})
-    table = table.astype({"width": "int64", "height": "int64"})
-    found = float(mask.mean())
-    reason = _reason(share, keep, min_tissue, found)
-    kept = int(keep.sum())
-    return table, TileStatus("ok" if kept else "empty", reason, kept, len(corners), found, px, mpp)
+    for flag in limits.drop:
+        if flag not in FLAGS:
+            raise ValueError(closest("flag", flag, FLAGS))
+    if "blur" in limits.drop and limits.sharpness_mpp is None:
+        raise ValueError("blurred tiles cannot be dropped with sharpness_mpp=None: give the um per px at which blur is measured")
 
 
-def _reason(share: npt.NDArray[np.float64], keep: npt.NDArray[np.bool_], min_tissue: float, found: float) -> str:
-    if keep.any():
-        return f"{keep.sum()} of {len(keep)} tiles hold at least {min_tissue:.0%} tissue"
+def _side(slide: Slide, wanted: float, mpp: float, tolerance: float) -> int:
+    """The side of a tile in level-0 px: as wanted, or one that cuts no stored tile of the level that is read, where near."""
+    side = max(1, round(wanted))
+    level = slide.level_at(mpp)
+    stored = {length * slide.downsamples[level] for length in slide.tiles[level] or ()}
+    if len(stored) == 1 and (native := stored.pop()) == round(native):
+        near = aligned_side(side, round(native))
+        return near if abs(near - wanted) <= tolerance * wanted else side
+    return side
+
+
+def _measured(
+    slide: Slide,
+    seen: Overview,
+    corners: npt.NDArray[np.int64],
+    side: int,
+    tissue: npt.NDArray[np.float64],
+    limits: Limits,
+) -> pd.DataFrame:
+    pen, fold = (share(mask, corners, side, slide.size) for mask in (seen.pen, seen.fold))
+    sharp = np.full(len(corners), np.nan)
+    if limits.sharpness_mpp is not None:
+        sharp = tile_sharpness(slide, seen, corners, side, limits.sharpness_mpp)
+    raised = {"blur": sharp < limits.blur, "pen": pen >= limits.pen, "fold": fold >= limits.fold}
+    flags = [", ".join(flag for flag in FLAGS if raised[flag][i]) for i in range(len(corners))]
+    table = pd.DataFrame({"x": corners[:, 0], "y": corners[:, 1], "width": side, "height": side, "tissue": tissue, "pen": pen})
+    table = table.assign(fold=fold, sharpness=sharp, flags=pd.Series(flags, dtype=object))
+    return table.astype({"width": "int64", "height": "int64"})
+
+
+def _has(table: pd.DataFrame, flags: Any) -> pd.Series:
+    """Whether each tile has one of the flags."""
+    return table["flags"].map(lambda raised: bool(set(raised.split(", ")) & set(flags))).astype(bool)
+
+
+def _reason(
+    seen: Overview,
+    tissue: npt.NDArray[np.float64],
+    enough: npt.NDArray[np.bool_],
+    dropped: pd.Series,
+    min_tissue: float,
+    limits: Limits,
+) -> str:
+    found, pen = seen.tissue.mean(), seen.pen.mean()
     if found == 0:
-        return "no tissue found: the slide is empty, or its stain is too faint for the tissue mask; look at the thumbnail"
-    fullest = f"no tile holds {min_tissue:.0%} (the fullest {share.max():.1%})"
-    return f"tissue covers {found:.1%} of the slide, but {fullest}; lower min_tissue or the size of a tile"
-
-
-def _share(
-    mask: npt.NDArray[np.bool_], corners: npt.NDArray[np.int64], side: int, size: tuple[int, int]
-) -> npt.NDArray[np.float64]:
-    """Share of each tile (its part outside the slide counts as glass) that is tissue, from a summed-area table."""
-    height, width = mask.shape
-    sums = cv2.integral(mask.astype(np.uint8)).astype(np.float64)
-    scale = np.array([width / size[0], height / size[1]])
-    low, high = corners * scale, (corners + side) * scale
-    # A tile smaller than a mask px still looks at one px.
-    low = np.minimum(np.floor(low + 0.5), np.floor(high - 1e-9)).astype(int).clip(0)
-    high = np.maximum(np.floor(high + 0.5).astype(int), low + 1)
-    area = (high - low).prod(axis=1)
-    (x0, y0), (x1, y1) = low.T, np.minimum(high, [width, height]).T
-    return np.asarray((sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]) / area)
-
-
-def thumbnail_png(slide: Slide, table: pd.DataFrame, path: str | Path, *, mpp: float = 8.0) -> None:
-    """Draws the whole slide, the outline of its tissue (green) and the kept tiles (dark lines) at `mpp` um per px or coarser."""
-    mpp = max(mpp, slide.mpp, max(slide.size) * slide.mpp / 4096)
-    rgb = slide.thumbnail(mpp)
-    canvas = rgb.copy()
-    scale = slide.mpp / mpp
-    for x, y, width, height in table[["x", "y", "width", "height"]].to_numpy():
-        left, top, right, bottom = (math.floor(v * scale) for v in (x, y, x + width, y + height))
-        cv2.rectangle(canvas, (left, top), (right, bottom), (40, 40, 90), 1)
-    outline, _ = cv2.findContours(tissue_mask(rgb, mpp).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, outline, -1, (0, 170, 60), 2)
-    write_png(path, canvas)
+        covered = f" (marker or black border covers {pen:.0%} of it)" if pen > 0.01 else ""
+        return f"no tissue found{covered}: the slide is empty, or its stain is too faint for the tissue mask; look at its picture"
+    if not enough.any():
+        fullest = f"(the fullest {tissue.max():.1%})" if len(tissue) else "(edge: drop leaves none)"
+        return (
+            f"tissue covers {found:.1%} of the slide, but no tile holds {min_tissue:.0%} {fullest}; lower min_tissue or the size "
+            "of a tile"
+        )
+    held = f"{enough.sum()} of {len(enough)} tiles hold at least {min_tissue:.0%} tissue"
+    if not dropped.any():
+        return held
+    why = f"{dropped.sum()} of them dropped for {' or '.join(limits.drop)}"
+    return f"{held}, {why}" + ("; look at its picture, and change the limits or `drop`" if dropped.all() else "")
 
 
 def write_png(path: str | Path, image: npt.NDArray[np.uint8]) -> None:

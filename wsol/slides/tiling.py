@@ -9,16 +9,17 @@ import numpy.typing as npt
 
 from wsol._names import closest
 
-EDGES = ("cover", "inside")
+Edge = Literal["pad", "drop", "shift"]
+EDGES = ("pad", "drop", "shift")
 
 
-def grid(
-    width: int, height: int, *, tile: int, step: int | None = None, edge: Literal["cover", "inside"] = "cover"
-) -> npt.NDArray[np.int64]:
+def grid(width: int, height: int, *, tile: int, step: float | None = None, edge: Edge = "pad") -> npt.NDArray[np.int64]:
     """Upper left corners of square tiles on a plane, row by row. All in the same px.
 
-    Laws: it starts at (0, 0); the step is uniform; with `edge="cover"` every px lies in a tile (the last ones may reach beyond
-    the plane), with `edge="inside"` every tile lies in the plane; the plane's grid is the product of its axes' grids.
+    Laws: it starts at (0, 0); tile i of an axis lies at round(i * step); the plane's grid is the product of its axes' grids. With
+    `edge="pad"` every px lies in a tile (the last ones may reach beyond the plane); with "drop" every tile lies in the plane;
+    with "shift" both: what "drop" leaves bare is covered by one more tile that ends where the plane does, so that it overlaps the
+    one before. On a plane smaller than a tile, "shift" is as "pad".
 
     Args:
         width: of the plane.
@@ -58,9 +59,12 @@ def aligned_side(side: int, native: int) -> int:
     return min([multiple, *parts], key=lambda length: (abs(length - side), -length))
 
 
-def _axis(length: int, tile: int, step: int, edge: str) -> npt.NDArray[np.int64]:
-    steps = (length - tile) / step
-    count = 1 + int(np.ceil(steps) if edge == "cover" else np.floor(steps))
-    if edge == "cover":
-        count = max(count, 1)
-    return np.arange(max(count, 0), dtype=np.int64) * step
+def _axis(length: int, tile: int, step: float, edge: str) -> npt.NDArray[np.int64]:
+    """The corners along one axis."""
+    at = np.round(np.arange(length // step + 2) * step).astype(np.int64)
+    fits = at[at + tile <= length]
+    if edge == "drop" or (len(fits) and fits[-1] + tile == length):
+        return fits
+    if edge == "shift" and len(fits):
+        return np.append(fits, length - tile)
+    return at[: len(fits) + 1]
