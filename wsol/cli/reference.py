@@ -17,6 +17,7 @@ from wsol.cli.schema import (
     MapMethod,
     Prepare,
     Probe,
+    Quality,
     Report,
     Section,
     Tile,
@@ -31,6 +32,7 @@ def reference() -> str:
         ("(top level)", Config),
         ("prepare", Prepare),
         ("tile", Tile),
+        ("tile.qc", Quality),
         ("models.NAME", Model),
     ]
     sections += [("maps.NAME[]", MapMethod), ("train", Train), ("localize", Localize), ("heatmap", Heatmap)]
