@@ -33,20 +33,23 @@ rule fit_floors:
     input:
         manifest=rules.prepare.output.manifest,
         masks=rules.prepare.output.masks,
+        tiles=lambda w: tile_tables(PLAN.slides.get((int(w.fold), "valpx"), [])),
     output:
         model=f"{R}/train/{FLOOR_RUN}/none.json",
     log:
         f"logs/train/{FLOOR_RUN}.log",
     params:
         mpp=STUDY.evaluate.floors_mpp,
+        tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
     shell:
-        "wsol fit-floors --manifest {input.manifest} --masks {input.masks} --fold {wildcards.fold} --mpp {params.mpp} --out {output.model} 2> {log}"
+        "wsol fit-floors --manifest {input.manifest} --masks {input.masks} {params.tiles} --fold {wildcards.fold} --mpp {params.mpp} --out {output.model} 2> {log}"
 
 
 rule draw_floors:
     input:
         model=rules.fit_floors.output.model,
         manifest=rules.prepare.output.manifest,
+        tiles=unit_tiles,
     output:
         maps=f"{R}/localize/{FLOOR_RUN}/none/floors/{UNIT}.h5",
     log:
@@ -55,7 +58,7 @@ rule draw_floors:
         mpp=STUDY.evaluate.floors_mpp,
     shell:
         "wsol draw-floors --model {input.model} --manifest {input.manifest} --fold {wildcards.fold} --split {wildcards.split} "
-        + ("--slide {wildcards.slide} " if PLAN.by_slide else "")
+        + ONE_SLIDE
         + "--seed {wildcards.seed} --mpp {params.mpp} --out {output.maps} 2> {log}"
 
 

@@ -20,6 +20,24 @@ rule report:
         "wsol report --title {params.title:q} --results {R} {params.scores} --audit {input.audit} {params.probes} --out {output.page} 2> {log}"
 
 
+# The last word of a study with slides: it fails, with the list, where a slide gave nothing. All else is done by then.
+rule faults:
+    input:
+        page=rules.report.output.page,
+        heatmaps=heatmaps(),
+        scores=scores(),
+        statuses=[f"{R}/tile/{DATASET}/{slide}.json" for slide in PLAN.all_slides()],
+    output:
+        stamp=f"{R}/report/{DATASET}/faults.json",
+    log:
+        f"logs/faults/{DATASET}.log",
+    params:
+        scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
+        accepted=lambda w: " ".join(f"--accept {slide}" for slide in STUDY.report.accepted),
+    shell:
+        "wsol faults --tiles {R}/tile/{DATASET} {params.scores} {params.accepted} --out {output.stamp} 2>&1 | tee {log} >&2"
+
+
 TRACKING_URI = STUDY.log.tracking_uri or f"sqlite:///{Path(R).absolute()}/log/mlflow.db"
 
 

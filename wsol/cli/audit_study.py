@@ -167,7 +167,7 @@ def _read(
         for sample in [s for s in samples if s in chosen]:
             at = {"run": _run(key), "method": method, "split": key["split"], "sample": sample, "floor": floor}
             if sample not in there:
-                yield MapFacts(**at, problem="no map in the file")
+                yield MapFacts(**at, problem=reader.provenance.get("failure", {}).get("reason", "no map in the file"))
                 continue
             stored = reader.read(method, sample)
             values = stored.array if stored.coverage is None else stored.array[stored.coverage]

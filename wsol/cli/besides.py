@@ -95,10 +95,38 @@ def dashboard_(
     serve(results, port)
 
 
+def faults_(
+    tiles: Annotated[Path, typer.Option(help="folder of tile tables and statuses of the dataset", exists=True)],
+    scores: Annotated[list[Path] | None, typer.Option(help="scores.json; give the option once per file")] = None,
+    accept: Annotated[list[str] | None, typer.Option(help="a slide that is known to be unusable; once per slide")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON of the records, written where all are accepted")] = None,
+) -> None:
+    """List the slides of a study that could not be read or had no tissue; exit code 1 where there are some.
+
+    Example: wsol faults --tiles results/tile/mine
+    """
+    from wsol.cli.faults import faults
+    from wsol.cli.files import read_json, write_json
+
+    statuses = [read_json(path) for path in sorted(tiles.glob("*.json"))]
+    found = faults(statuses, map(read_json, scores or []))
+    for one in found:
+        typer.echo(f"{one['slide']}: {one['status']}: {one['reason']}", err=True)
+    left = [one["slide"] for one in found if one["slide"] not in (accept or [])]
+    if left:
+        raise RuntimeError(
+            f"{len(left)} of {len(statuses)} slides gave nothing and are left out: {', '.join(left)}; all else is done. Repair "
+            "them, take them out of the sample sheet, or name them in `report.accepted`"
+        )
+    if out is not None:
+        write_json(out, found)
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "table": table_,
     "list": list_,
     "config": config_,
     "where": where_,
     "dashboard": dashboard_,
+    "faults": faults_,
 }

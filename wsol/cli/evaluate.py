@@ -55,6 +55,7 @@ def evaluate(
         "supervision": job.run["supervision"],
         "classification": _classified(job),
         "methods": scored,
+        "failures": [*job.scored.failures(), *job.tuned.failures()],
         "drawn_by": _drawn_by(job.made),
         "masks_opened": {"validation": len(opened & set(job.tuning["sample"])), "scored": len(opened & set(job.rows["sample"]))},
         "provenance": provenance(settings.model_dump(), inputs={"manifest": manifest, "masks": masks}, seed=key["seed"]),

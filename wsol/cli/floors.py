@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wsol.cli.faults import draw_or_record, failure_of
 from wsol.cli.files import read_json, write_json
 
 
-def fit_floors(*, manifest: Path, masks: Path, out: Path, fold: int, mpp: float) -> None:
-    """Fit the pixel regression on the validation masks of the role `valpx`; without any, the other floors stand alone."""
+def fit_floors(*, manifest: Path, masks: Path, out: Path, fold: int, mpp: float, tiles: Path | None = None) -> None:
+    """Fit the pixel regression on the validation masks of the role `valpx`; without any, the other floors stand alone.
+
+    `tiles` is the folder of tile tables: slides that could not be read when they were tiled are left out.
+    """
     from wsol.data import read_manifest, read_masks
     from wsol.slides import PixelRegression
 
     listing, truth = read_manifest(manifest), read_masks(masks)
-    rows = [r for r in listing.rows(fold, "valpx").itertuples(index=False) if truth.has(r.sample)]
+    rows = [
+        r
+        for r in listing.rows(fold, "valpx").itertuples(index=False)
+        if truth.has(r.sample) and not (tiles and failure_of(tiles / f"{r.sample}.parquet"))
+    ]
     pairs = []
     for row in rows:
         rgb, at = _pixels(row, listing.kind, mpp)
@@ -30,21 +39,51 @@ def fit_floors(*, manifest: Path, masks: Path, out: Path, fold: int, mpp: float)
 
 
 def draw_floors(
-    *, model: Path, manifest: Path, out: Path, split: str, fold: int, slide: str | None, seed: int, mpp: float
+    *,
+    model: Path,
+    manifest: Path,
+    out: Path,
+    split: str,
+    fold: int,
+    slide: str | None,
+    seed: int,
+    mpp: float,
+    tiles: Path | None = None,
 ) -> None:
-    """Draw every floor for the samples of a split, or for one slide of it."""
-    from wsol.data import MapWriter, read_manifest
-    from wsol.slides import FLOORS, Box, PixelRegression, floor_map
+    """Draw every floor for the samples of a split, or for one slide of it, whose tile table `tiles` says if it can be read."""
+    from wsol.data import read_manifest
+    from wsol.slides import FLOORS, PixelRegression
 
     listing, fitted = read_manifest(manifest), read_json(model)
     regression = PixelRegression.from_dict(fitted["regression"]) if fitted["regression"] else None
     names = [name for name in FLOORS if name != "pixel-regression" or regression is not None]
     rows = listing.rows(fold, split)
-    rows = rows if slide is None else rows[rows["sample"] == slide]
-    with MapWriter(out, {"model": "floors", "map_class": "none", "methods": names, "masks": fitted["masks"]}) as writer:
-        for row in rows.itertuples(index=False):
-            rgb, at = _pixels(row, listing.kind, mpp)
-            height, width = _full_shape(row, listing.kind)
+    chosen = list((rows if slide is None else rows[rows["sample"] == slide]).itertuples(index=False))
+    provenance = {"model": "floors", "map_class": "none", "methods": names, "masks": fitted["masks"]}
+    draw = partial(_draw, chosen, listing.kind, names, regression, seed, mpp, out, provenance)
+    if slide is None or not chosen:
+        draw()
+    else:
+        draw_or_record(draw, verb="draw-floors", row=chosen[0], tiles=tiles, out=out, provenance=provenance)
+
+
+def _draw(
+    rows: list[Any],
+    kind: str,
+    names: list[str],
+    regression: Any,
+    seed: int,
+    mpp: float,
+    out: Path,
+    provenance: dict[str, Any],
+) -> None:
+    from wsol.data import MapWriter
+    from wsol.slides import Box, floor_map
+
+    with MapWriter(out, provenance) as writer:
+        for row in rows:
+            rgb, at = _pixels(row, kind, mpp)
+            height, width = _full_shape(row, kind)
             generator = np.random.default_rng([seed, *row.sample.encode()])
             for name in names:
                 start = time.perf_counter()

@@ -68,14 +68,17 @@ def tile_(
     slide: Annotated[str, typer.Option(help="name of the slide in the manifest")],
     out: Annotated[Path, typer.Option(help="tile table (parquet); status (.json) and thumbnail (.png) stand beside it")],
     settings: Settings = "{}",
+    strict: Annotated[bool, typer.Option("--strict", help="a slide that gives no tile is an error, not a record")] = False,
 ) -> None:
     """Find tissue and cut one slide into tiles (coordinates only).
+
+    A slide that cannot be read, or has no tissue, leaves an empty table and a status with the reason; the exit code is 0.
 
     Example: wsol tile --manifest m.parquet --slide s1 --settings '{"mpp": 1.0, "tile_px": 256}' --out s1.parquet
     """
     from wsol.cli.tile import tile
 
-    found = tile(_section(Tile, settings), manifest=manifest, slide=slide, out=out)
+    found = tile(_section(Tile, settings), manifest=manifest, slide=slide, out=out, strict=strict)
     typer.echo(f"{slide}: {found['status']}: {found.get('tiles', 0)} tiles {found.get('reason') or ''}", err=True)
 
 
@@ -167,11 +170,12 @@ def fit_floors_(
     out: Annotated[Path, typer.Option(help="the fitted pixel regression (JSON)")],
     fold: Fold = 0,
     mpp: Annotated[float, typer.Option(help="um per px for slides", min=0.05)] = 2.0,
+    tiles: Annotated[Path | None, typer.Option(help="folder of tile tables (slide datasets)")] = None,
 ) -> None:
     """Fit the pixel regression on the few validation masks: the floor that labels alone should beat."""
     from wsol.cli.floors import fit_floors
 
-    fit_floors(manifest=manifest, masks=masks, out=out, fold=fold, mpp=mpp)
+    fit_floors(manifest=manifest, masks=masks, out=out, fold=fold, mpp=mpp, tiles=tiles)
 
 
 @app.command("draw-floors")
@@ -184,11 +188,12 @@ def draw_floors_(
     slide: Annotated[str | None, typer.Option(help="one slide of the split (slide datasets)")] = None,
     seed: Annotated[int, typer.Option(help="seed of the random map", min=0)] = 0,
     mpp: Annotated[float, typer.Option(help="um per px for slides", min=0.05)] = 2.0,
+    tiles: Annotated[Path | None, typer.Option(help="tile table of that slide")] = None,
 ) -> None:
     """Draw the maps that need no network: all-ones, random, hematoxylin, blue minus red, pixel regression."""
     from wsol.cli.floors import draw_floors
 
-    draw_floors(model=model, manifest=manifest, out=out, split=split, fold=fold, slide=slide, seed=seed, mpp=mpp)
+    draw_floors(model=model, manifest=manifest, out=out, split=split, fold=fold, slide=slide, seed=seed, mpp=mpp, tiles=tiles)
 
 
 @app.command("heatmap")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wsol.cli.config import Config
 from wsol.cli.differences import arenas, differences, ranking, write_differences
+from wsol.cli.faults import faults
 from wsol.cli.files import read_json
 from wsol.cli.results import histories, kept, read_scores, statuses
 
@@ -31,7 +32,7 @@ def report(
         scores,
         title=title,
         histories=curves,
-        statuses=statuses(scores, results),
+        statuses=faults(statuses(scores, results), scores),
         csv=out.with_name("leaderboard.csv"),
         differences=compared,
         rankings=[found for arena in fields if (found := ranking(arena))],

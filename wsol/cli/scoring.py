@@ -255,13 +255,14 @@ class Maps:
         return path
 
     def readers(self) -> Iterator[tuple[str, Any]]:
-        """(sample, open reader), each file opened once."""
+        """(sample, open reader), each file opened once; slides that could not be drawn are left out, `failures` names them."""
         from wsol.data import MapReader
 
         if self.base.is_dir():
             for sample in self.samples:
                 with MapReader(self.file(sample)) as reader:
-                    yield sample, reader
+                    if "failure" not in reader.provenance:
+                        yield sample, reader
         elif self.samples:
             with MapReader(self.file(self.samples[0])) as reader:
                 for sample in self.samples:
@@ -276,4 +277,16 @@ class Maps:
         """Methods and provenance, as the first file says."""
         for _, reader in self.readers():
             return list(reader.methods), dict(reader.provenance)
+        if failed := self.failures():
+            raise ValueError(f"{self.base}: none of {len(failed)} slides could be drawn, the first: {failed[0]['reason']}")
         raise ValueError(f"{self.base}: the split has no samples; check roles and folds in the manifest")
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Records of the slides that could not be drawn."""
+        from wsol.data import MapReader
+
+        found = []
+        for sample in self.samples if self.base.is_dir() else []:
+            with MapReader(self.file(sample)) as reader:
+                found += [reader.provenance["failure"]] if "failure" in reader.provenance else []
+        return found

@@ -77,7 +77,7 @@ def write_report(
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    table = rows(scores)
+    table, statuses = rows(scores), list(statuses)
     if not table:
         raise ValueError("no scores: a report needs at least one scores.json; run `wsol evaluate` first")
     splits = parts(
@@ -90,6 +90,7 @@ def write_report(
         title=title,
         head=_head(table, scores),
         audit=auditor.section(audit),
+        lost=[f"{s['slide']} ({s['status']})" for s in statuses if s["status"] != "ok"],
         sections=[_section(part) for part in splits],
         training=history_figure(histories, "training"),
         failures=failures([r for part in splits for r in part.best], statuses),
