@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsol._names import closest
+from wsol.slides import Box, inside
 
 Map = npt.NDArray[np.float32]
 
@@ -121,27 +122,14 @@ def _rings(file: Path, geometry: dict[str, Any]) -> Iterator[list[npt.NDArray[np
 
 
 def _fill(full: Map, rings: Sequence[npt.NDArray[np.float64]], value: float) -> int:
-    """Raises to `value` every px whose center lies inside an odd number of rings; how many there are.
-
-    Row by row, every edge that crosses a line of centers flips all px to its right: exact, and holes come for free.
-    """
+    """Raises to `value` every px whose center lies inside an odd number of rings; how many there are."""
     height, width = full.shape
     low = np.floor(np.min([r.min(0) for r in rings], axis=0)).astype(int).clip(0)
     high = np.ceil(np.max([r.max(0) for r in rings], axis=0)).astype(int).clip(None, [width, height])
     if (low >= high).any():
         return 0
-    columns, lines = high - low
-    flips = np.zeros((lines, columns + 1), np.uint8)  # counts modulo 256: only odd or even matters
-    for ring in rings:
-        x0, y0 = ring[:, 0] - low[0], ring[:, 1] - low[1]
-        x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
-        first = np.ceil(np.minimum(y0, y1) - 0.5).astype(int).clip(0, lines)  # lines of centers with low <= y + 0.5 < high
-        last = np.ceil(np.maximum(y0, y1) - 0.5).astype(int).clip(0, lines)
-        edge = np.repeat(np.arange(len(ring)), last - first)
-        row = np.arange(len(edge)) - np.repeat(np.cumsum(last - first) - (last - first), last - first) + first[edge]
-        at = x0[edge] + (row + 0.5 - y0[edge]) * ((x1 - x0)[edge] / (y1 - y0)[edge])
-        np.add.at(flips, (row, np.ceil(at - 0.5).astype(int).clip(0, columns)), 1)
-    inside = np.bitwise_xor.accumulate(flips & 1, axis=1)[:, :columns].astype(bool)
+    box = Box(*low.tolist(), *(high - low).tolist())
+    found = inside(rings, box, (box.height, box.width))
     part = full[low[1] : high[1], low[0] : high[0]]
-    part[inside] = np.maximum(part[inside], np.float32(value))
-    return int(inside.sum())
+    part[found] = np.maximum(part[found], np.float32(value))
+    return int(found.sum())
