@@ -12,9 +12,12 @@ import numpy.typing as npt
 
 from wsol.data.manifest import MASKS, read_table
 from wsol.data.pixels import read_mask
+from wsol.slides import open_region
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from wsol.slides import AnnotatedRegion
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,7 @@ class Masks:
                     f"sample {sample!r}: its mask is known to be empty and has no size of its own; give shape=(H, W)"
                 )
             return np.zeros(shape, bool)
-        path = Path(row["mask"])
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"sample {sample!r}: its mask {path} is missing; restore it, or take it out of the source and run `wsol "
-                f"prepare` again"
-            )
+        path = _file(row)
         ids = read_mask(path)
         if shape is not None and ids.shape != tuple(shape):
             raise ValueError(
@@ -82,11 +80,45 @@ class Masks:
         values = json.loads(row["values"])
         return np.isin(ids, values) if values else ids > 0
 
+    def region(self, sample: str, size: tuple[int, int]) -> AnnotatedRegion | None:
+        """The foreground of a slide as a region to lay tiles on, without a mask of the slide's size; None: known to be empty.
+
+        A file of polygons gives the areas of the classes in `values`, or all; a mask file the ids in `values`, or all above 0.
+
+        Args:
+            sample: its name.
+            size: (width, height) of the slide, level-0 px.
+
+        Raises:
+            FileNotFoundError: the sample has a mask file and it is not there.
+            ValueError: the sample has no mask, or its file does not fit the slide; see `wsol.slides.open_region`.
+            RuntimeError: the file is damaged.
+        """
+        row = self._row(sample)
+        self.opened.add(sample)
+        if row["kind"] == "empty":
+            return None
+        values = json.loads(row["values"])
+        names = [value for value in values if isinstance(value, str)]
+        ids = [value for value in values if not isinstance(value, str)]
+        return open_region(_file(row), size, include=names or None, values=ids)
+
     def _row(self, sample: str) -> pd.Series:
         found = self.table[self.table["sample"] == sample]
         if found.empty:
             raise ValueError(f"{self.path}: sample {sample!r} has no mask ({len(self.table)} samples have one); ask `has` first")
         return found.iloc[0]
+
+
+def _file(row: pd.Series) -> Path:
+    """The mask file of a row, which is there."""
+    path = Path(row["mask"])
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"sample {row['sample']!r}: its mask {path} is missing; restore it, or take it out of the source and run `wsol "
+            f"prepare` again"
+        )
+    return path
 
 
 def read_masks(path: str | Path) -> Masks:

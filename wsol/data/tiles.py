@@ -15,6 +15,7 @@ import torch
 from wsol.data.batches import Batch, MaskedBatch
 from wsol.data.feed import PixelCache, epoch_order, read_labels, seeds, shared, work_ahead
 from wsol.data.pixels import image_shape, read_image
+from wsol.data.tile_tables import agreed, read_tables
 from wsol.data.transforms import Augmentation, Mask, Transform, to_tensor
 from wsol.slides import Box, Slide, open_slide
 
@@ -175,7 +176,7 @@ class BagBatches:
     ) -> None:
         _positive(bags=bags, tiles_per_bag=tiles_per_bag, repeats=repeats, tile_px=tile_px)
         rows = _checked(rows)
-        found = {sample: _tiles(tables, sample) for sample in rows["sample"]}
+        found = read_tables(tables, rows["sample"])
         self.empty = [sample for sample, table in found.items() if table.empty]
         if len(self.empty) == len(rows):
             raise ValueError(f"none of {len(rows)} slides has a tile; look at the thumbnails and lower min_tissue")
@@ -186,8 +187,8 @@ class BagBatches:
                 stacklevel=2,
             )
         self.rows = rows[~rows["sample"].isin(self.empty)].reset_index(drop=True)
-        self.mpp = float(mpp if mpp is not None else _agreed(found, "mpp"))
-        self.tile_px = int(tile_px if tile_px is not None else _agreed(found, "tile_px"))
+        self.mpp = float(mpp if mpp is not None else agreed(found, "mpp"))
+        self.tile_px = int(tile_px if tile_px is not None else agreed(found, "tile_px"))
         self.boxes = {s: table[["x", "y", "width", "height"]].to_numpy(np.int64) for s, table in found.items()}
         self.bags, self.tiles_per_bag, self.transform, self.generator = bags, tiles_per_bag, transform, generator
         self.repeats, self.balanced, self.ahead, self.multilabel = repeats, balanced, ahead, multilabel
@@ -248,30 +249,6 @@ class BagBatches:
 
 def _order(loader: ImageBatches | BagBatches, generator: torch.Generator | None) -> npt.NDArray[np.int64]:
     return epoch_order(loader.rows["label"].to_numpy(np.int64), generator, repeats=loader.repeats, balanced=loader.balanced)
-
-
-def _tiles(tables: str | Path | Mapping[str, pd.DataFrame], sample: str) -> pd.DataFrame:
-    import pandas as pd
-
-    if isinstance(tables, Mapping):
-        if sample not in tables:
-            raise ValueError(f"no tile table of slide {sample!r}; there are {len(tables)} tables")
-        return tables[sample]
-    path = Path(tables) / f"{sample}.parquet"
-    if not path.is_file():
-        raise FileNotFoundError(f"no tile table {path} of slide {sample!r}; run `wsol tile` for it")
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise RuntimeError(f"{path}: cannot be read ({error}); delete it and run `wsol tile` again") from error
-
-
-def _agreed(tables: Mapping[str, pd.DataFrame], name: str) -> Any:
-    """The value of `name` that all tables were made with."""
-    values = {table.attrs.get(name) for table in tables.values() if not table.empty}
-    if len(values) != 1 or None in values:
-        raise ValueError(f"the tile tables do not agree on {name}: {values}; tile all slides with one setting, or give {name}=")
-    return values.pop()
 
 
 def _checked(rows: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ _WHERE = {
     "pen_mask": "ink",
     "aligned_side": "tiling",
     "Annotations": "annotations",
+    "AnnotatedRegion": "annotations",
     "open_region": "annotations",
     "read_annotations": "annotations",
     "inside": "polygons",

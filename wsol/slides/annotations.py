@@ -28,7 +28,7 @@ _SHOWN = 10
 _BROKEN = "the file is damaged or was cut off in copying: copy it again, or export it again"
 
 
-class Region(Protocol):
+class AnnotatedRegion(Protocol):
     """A part of a slide, whatever it was read from."""
 
     def raster(self, box: Box, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -102,11 +102,11 @@ class PolygonRegion:
         self._rings = rings_of(geometry)
 
     def raster(self, box: Box, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        """See `Region`; equal to slicing a raster of the whole slide."""
+        """See `AnnotatedRegion`; equal to slicing a raster of the whole slide."""
         return inside(self._rings, box, shape)
 
     def shares(self, corners: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.float64]:
-        """See `Region`; exact."""
+        """See `AnnotatedRegion`; exact."""
         return shares(self.geometry, corners, side)
 
 
@@ -117,7 +117,7 @@ def open_region(
     include: Sequence[str] | None = None,
     exclude: Sequence[str] = EXCLUDED,
     values: Sequence[int] = (),
-) -> Region:
+) -> AnnotatedRegion:
     """The region that a file of polygons or a mask marks on a slide.
 
     Args:
