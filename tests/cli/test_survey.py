@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from wsol.cli.config import Prepare, Tile, Train, load_config
+from wsol.cli.config import Model, Prepare, Train, load_config
 from wsol.cli.localize import localize, to_square
 from wsol.cli.prepare import prepare
 from wsol.cli.scoring import Scale, at_size, score
@@ -44,7 +44,7 @@ def test_training_crops_squares_and_validation_sees_them_whole(tmp_path):
     rows = pd.DataFrame({"sample": ["a"], "path": [str(tmp_path / "a.png")], "label": [0]})
     told = SimpleNamespace(rows=rows, checked=rows, masks=None)
     how = Train(resize=48, crop=48, validate_at=32, color_jitter=0, stain_jitter=0)
-    drawn, fixed = _streams(SimpleNamespace(kind="images"), told, how, Tile(), None)
+    drawn, fixed = _streams(SimpleNamespace(kind="images", multilabel=False), told, Model(), how, None, 0)
     square = cv2.resize(image, (48, 48), interpolation=cv2.INTER_AREA)
     seen = next(iter(drawn.epoch(torch.Generator().manual_seed(0)))).images[0].mul(255).round().byte().permute(1, 2, 0).numpy()
     turns = [np.rot90(flip, k) for flip in (square, square[:, ::-1]) for k in range(4)]

@@ -18,6 +18,7 @@ if PLAN.by_slide:
     rule tile:
         input:
             manifest=rules.prepare.output.manifest,
+            masks=rules.prepare.output.masks if STUDY.tile.labels == "annotation" else [],
         output:
             table=f"{R}/tile/{DATASET}/{{slide}}.parquet",
             status=f"{R}/tile/{DATASET}/{{slide}}.json",
@@ -28,5 +29,6 @@ if PLAN.by_slide:
             f"{R}/benchmark/tile/{DATASET}/{{slide}}.tsv"
         params:
             settings=settings(**STUDY.tile.model_dump()),
+            masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         shell:
-            "wsol tile --manifest {input.manifest} --slide {wildcards.slide} --settings {params.settings:q} --out {output.table} 2> {log}"
+            "wsol tile --manifest {input.manifest} {params.masks} --slide {wildcards.slide} --settings {params.settings:q} --out {output.table} 2> {log}"

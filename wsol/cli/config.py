@@ -114,6 +114,8 @@ class Config(Section):
             )
         if self.training(name)["embeddings"] != "none" and kind == "images":
             raise ValueError(f"models.{name}.train.embeddings: images are drawn as fresh crops; only tiles can be encoded once")
+        if model.tiles != "bags":
+            self._labels_tiles(name, kind)
         if model.parent is None and model.strategy in TAUGHT:
             raise ValueError(f"models.{name}.from: strategy {model.strategy!r} learns from a trained model: name it here")
         if model.parent is not None and self.models[model.parent].backbone != model.backbone:
@@ -121,6 +123,21 @@ class Config(Section):
                 f"models.{name}.backbone: {model.backbone!r}, but `from` names {model.parent!r}, whose backbone is "
                 f"{self.models[model.parent].backbone!r}; a model starts from the weights of its parent: take the same one"
             )
+
+    def _labels_tiles(self, name: str, kind: str) -> None:
+        """Raise unless the tiles of a study have labels, and the model has no other use for its slides."""
+        from wsol.training import INHERITED
+
+        model, place = self.models[name], f"models.{name}.tiles: {self.models[name].tiles}"
+        if kind == "images":
+            raise ValueError(f"{place} is for slides; images have labels of their own: leave it out")
+        if self.tile.labels == "none":
+            raise ValueError(f"{place} learns from labels of tiles, and none are made: set tile.labels: annotation")
+        if model.strategy in INHERITED or model.shuffle_labels:
+            other = model.strategy if model.strategy in INHERITED else "shuffle_labels"
+            raise ValueError(f"{place} gives tiles the labels of annotations, {other} others; take one of the two")
+        if self.training(name)["embeddings"] != "none":
+            raise ValueError(f"{place} draws single tiles, train.embeddings are of bags: leave one out")
 
     def lineage(self, name: str) -> list[str]:
         """`name` and the models it descends from, nearest first.

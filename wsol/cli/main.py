@@ -69,6 +69,7 @@ def tile_(
     out: Annotated[Path, typer.Option(help="tile table (parquet); status (.json) and thumbnail (.png) stand beside it")],
     settings: Settings = "{}",
     strict: Annotated[bool, typer.Option("--strict", help="a slide that gives no tile is an error, not a record")] = False,
+    masks: Annotated[Path | None, typer.Option(help="masks.parquet, for `labels: annotation` only", exists=True)] = None,
 ) -> None:
     """Find tissue and cut one slide into tiles (coordinates only).
 
@@ -78,7 +79,7 @@ def tile_(
     """
     from wsol.cli.tile import tile
 
-    found = tile(_section(Tile, settings), manifest=manifest, slide=slide, out=out, strict=strict)
+    found = tile(_section(Tile, settings), manifest=manifest, slide=slide, out=out, strict=strict, masks=masks)
     typer.echo(f"{slide}: {found['status']}: {found.get('tiles', 0)} tiles {found.get('reason') or ''}", err=True)
 
 

@@ -39,6 +39,11 @@ class Model(Section):
     train_on: Literal["train", "valpx"] = Field(
         "train", description="role whose samples are trained on; valpx: the few with validation masks, for supervision by masks"
     )
+    tiles: Literal["bags", "labeled", "camelyon16-survey", "camelyon16-survey-released"] = Field(
+        "bags",
+        description="what is trained on of slides: bags of tiles with the slide's label; labeled: single tiles, all that have a "
+        "label (`tile.labels: annotation`); camelyon16-survey: of these, drawn as the survey documents; -released: as its code",
+    )
     train: dict[str, Any] = Field(default_factory=dict, description="keys of `train` that differ for this model")
     as_published: list[ModelDefect] = Field(
         default_factory=list,

@@ -68,6 +68,12 @@ class Tile(Section):
     )
     min_tissue: float = Field(0.2, ge=0, le=1, description="least fraction of tissue in a tile that is kept")
     tissue_mpp: float = Field(8.0, gt=0, description="um per px of the tissue mask; finer costs more and gains nothing")
+    labels: Literal["none", "annotation"] = Field(
+        "none",
+        description="none: tiles are known by their slide's label only; annotation: tiles of positive slides are labeled by "
+        "their annotated area (the slide's `mask` is opened), for models with `tiles: labeled`",
+    )
+    foreground: float = Field(0.2, gt=0, le=1, description="least share of annotated area of a positive tile (CAMELYON16: 0.2)")
     qc: Quality = Quality()
     strict: bool = Field(
         False, description="a slide that cannot be read or has no tissue stops the study, instead of being left out and reported"

@@ -23,7 +23,7 @@ class Supervision:
         checked: validation samples, none of which is trained on.
         masks: of `rows`; None where training sees labels only.
         badge: what training was told, for the record of the run.
-        count: mask files that are opened.
+        count: mask files that training opens.
     """
 
     rows: pd.DataFrame
@@ -58,6 +58,8 @@ def supervise(listing: Manifest, fold: int, model: Model, kind: str, masks: Path
     badge = f"{listing.kind.removesuffix('s')} label"
     if model.strategy in INHERITED and listing.kind == "images":
         raise ValueError(f"strategy {model.strategy!r} gives tiles the label of their slide; for images take classify")
+    if model.tiles != "bags":
+        return Supervision(rows, checked, None, "tile label from annotation", 0)
     if not model.shuffle_labels:
         return Supervision(rows, checked, None, badge + " (inherited by tiles)" * (model.strategy in INHERITED), 0)
     return Supervision(shuffled(rows, seed), checked, None, f"shuffled {badge}", 0)

@@ -69,13 +69,13 @@ def train(
 
     torch.set_num_threads(threads)
     keep_freed_memory()
-    model, how, tile = _parsed(settings, parent)
+    model, how = _parsed(settings, parent)
     ranks = _processes(how)
     listing = read_manifest(manifest)
     net = net_of(model, len(listing.classes), seed)
     teacher = _teacher(net, parent)
     told = supervise(listing, fold, model, "masks" if model.strategy in MASKED else "labels", masks, seed)
-    drawn, fixed = _streams(listing, told, how, tile, tiles)
+    drawn, fixed = _streams(listing, told, model, how, tiles, seed)
     strategy = strategy_of(model, how, teacher, _class_weights(how, drawn, len(listing.classes)))
     if listing.multilabel:
         require_several(net, strategy, model, map_class)
@@ -116,14 +116,15 @@ def train(
     ranks.leave()
 
 
-def _parsed(settings: dict[str, Any], parent: Path | None) -> tuple[Model, Train, Tile]:
+def _parsed(settings: dict[str, Any], parent: Path | None) -> tuple[Model, Train]:
     """The settings of a run, checked."""
     from wsol.models import checkpoint_recipe
 
     model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
     how = parse(Train, settings.get("train", {}), "settings.train")
+    parse(Tile, settings.get("tile", {}), "settings.tile")
     told = checkpoint_recipe(parent)[1].get("settings", {}) if parent is not None else {}
-    return with_defects(model, told.get("as_published", [])), how, parse(Tile, settings.get("tile", {}), "settings.tile")
+    return with_defects(model, told.get("as_published", [])), how
 
 
 def _teacher(net: Localizer, parent: Path | None) -> Localizer | None:
@@ -178,10 +179,10 @@ def _criteria(keep: list[str], strategy: Strategy) -> dict[str, Criterion]:
 
 
 def _streams(
-    listing: Manifest, told: Supervision, how: Train, tile: Tile, tiles: Path | None
+    listing: Manifest, told: Supervision, model: Model, how: Train, tiles: Path | None, seed: int
 ) -> tuple[ImageBatches | BagBatches, ImageBatches | BagBatches]:
-    """Batches of training and of validation: images one by one, or bags of tiles of slides."""
-    from wsol.data import BagBatches, ImageBatches, train_transform
+    """Batches of training and of validation: images one by one, bags of tiles of slides, or tiles with labels of their own."""
+    from wsol.data import BagBatches, ImageBatches, TileBatches, train_transform
 
     balanced, several = how.balance == "sampler", listing.multilabel
     drawn: ImageBatches | BagBatches
@@ -190,8 +191,15 @@ def _streams(
         if tiles is None:
             raise ValueError("--tiles is needed: the folder of tile tables that `wsol tile` wrote for these slides")
         augment = train_transform(None, color=how.color_jitter, stain_jitter=how.stain_jitter)
-        count = {"bags": how.batch_size, "tiles_per_bag": how.tiles_per_bag, "repeats": how.repeats, "balanced": balanced}
-        drawn = BagBatches(told.rows, tiles, transform=augment, multilabel=several, **count)
+        count: dict[str, Any] = {"transform": augment, "repeats": how.repeats, "balanced": balanced}
+        if model.tiles == "bags":
+            bags = {"bags": how.batch_size, "tiles_per_bag": how.tiles_per_bag}
+            drawn = BagBatches(told.rows, tiles, multilabel=several, **bags, **count)
+        else:
+            marked = [listing.classes.index(name) for name in listing.positive]
+            drawn = TileBatches(
+                told.rows, tiles, batch_size=how.batch_size, positives=marked, how=model.tiles, seed=seed, **count
+            )
         fixed = BagBatches(told.checked, tiles, bags=1, tiles_per_bag=4 * how.tiles_per_bag, multilabel=several)
     else:
         augment = train_transform(how.crop, color=how.color_jitter, stain_jitter=how.stain_jitter)
