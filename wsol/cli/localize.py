@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wsol.cli.faults import draw_or_record
 from wsol.cli.files import read_json
 
 if TYPE_CHECKING:
@@ -66,7 +68,9 @@ def localize(
         if tiles is None:
             raise ValueError("--slide needs --tiles, the tile table of that slide (`wsol tile`)")
         row = next(rows.itertuples(index=False))
-        _slide(net, row, row.label if target == -1 else target, settings, out, provenance, tiles)
+        label = row.label if target == -1 else target
+        draw = partial(_slide, net, row, label, settings, out, provenance, tiles)
+        draw_or_record(draw, verb="localize", row=row, tiles=tiles, out=out, provenance=provenance)
         return
     with MapWriter(out, provenance) as writer:
         for row in progress(list(rows.itertuples(index=False)), f"localize {split}"):
