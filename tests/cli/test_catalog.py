@@ -42,7 +42,7 @@ def test_options_stand_below_their_names_with_default_and_meaning(capsys):
     assert any(line.startswith("bag_top=0.25  share of a bag's tiles") for line in shown(capsys, "heads")["gap"])
     assert shown(capsys, "sources")["images"][:2] == [
         "sheet (required)  the CSV.",
-        "classes (required)  two names or more, as the `label` column has them; a sample has one of them.",
+        "classes (required)  two names or more, as the `label` column has them.",
     ]
     assert [line.split("=")[0] for line in shown(capsys, "backbones")["vit_tiny"]] == ["output_stride", "freeze_bn"]
     assert not any(shown(capsys, "metrics").values())

@@ -27,7 +27,7 @@ MEMORY_MB = 512
 LIBRARIES_MB = 650
 
 SCRIPT = """
-import resource, sys
+import sys
 from pathlib import Path
 from wsol.cli.localize import localize
 from wsol.cli.heatmap import heatmap
@@ -43,7 +43,8 @@ if sys.argv[2] == "localize":
 else:
     heatmap(Heatmap(mpp=4.0), manifest=root / "m.parquet", masks=None, maps=root / "maps.h5", scores=root / "scores.json",
             out=root / "out" / "index.json")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+with open("/proc/self/status") as file:  # getrusage would count what the process was forked from
+    print(next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024)
 """
 
 

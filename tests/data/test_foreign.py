@@ -17,7 +17,7 @@ from wsol.cams import finish
 from wsol.data import read_foreign_map, register
 from wsol.data.foreign_polygons import _fill
 from wsol.evaluation import PixelCurve
-from wsol.slides import Box, geojson, write_ome_tiff
+from wsol.slides import Box, geojson, score_regions, write_ome_tiff
 
 SIZE = (40, 60)
 MASK = np.zeros(SIZE, bool)
@@ -189,7 +189,7 @@ def test_values_of_polygons(tmp_path):
 def test_our_own_geojson_comes_back(tmp_path):
     score = np.zeros((10, 15), np.float32)
     score[2:6, 3:12] = 1.0
-    geojson(score, 0.5, frame=Box(0, 0, 60, 40), classification="Tumor", path=tmp_path / "ours.geojson")
+    geojson(score_regions(score, 0.5, frame=Box(0, 0, 60, 40)), tmp_path / "ours.geojson", classification="Tumor")
     found = read_foreign_map(tmp_path / "ours.geojson", size=SIZE) > 0
     inner = np.zeros(SIZE, bool)
     inner[10:22, 14:46] = True  # the bilinear contour rounds corners within a cell
