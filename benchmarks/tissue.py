@@ -4,6 +4,9 @@ Draws flawed phantoms (`wsol.data.sources.phantom_flaws`: fat, mucin, a fold, bl
 black border) and masks each at 8 um per px. Shares in percent, means over slides: IoU with the tissue; tissue lost, in all and of
 fat and mucin alone; of what is no tissue, and of marker, coverslip edge and border alone, what was kept. Then CPU milliseconds.
 
+A second table says of what is flagged how much is found, and how much is flagged elsewhere: px under marker and border, px of
+folds (tissue away from marker and fold), tiles of 128 um out of focus (tiles in focus, half of them pale at most).
+
 Peers, written out from their published descriptions: saturation > 8 after a median of 7 px, closed by 4 px (the defaults of
 CLAM), the same with Otsu's threshold, and Otsu on blurred gray.
 """
@@ -20,7 +23,8 @@ import cv2
 import numpy as np
 
 from wsol.data.sources.phantom_flaws import draw_flawed, small
-from wsol.slides import tissue_mask
+from wsol.slides import Limits, pen_mask, tissue_mask
+from wsol.slides.qc import fold_mask, sharpness
 
 MPP, DOWN = 8.0, 16
 LOST, KEPT = ("fat", "mucin"), ("pen", "coverslip", "border")
@@ -53,13 +57,31 @@ def scores(mask, truth):
     return 100 * np.array([(mask & tissue).sum() / (mask | tissue).sum(), *lost, *kept])
 
 
+def flagged(rgb, thumbnail, truth):
+    """Percent per flag: found, and flagged elsewhere."""
+    pen, fold = pen_mask(thumbnail, MPP), fold_mask(thumbnail, MPP, tissue_mask(thumbnail, MPP))
+    marks = truth["pen"] | truth["border"]
+    away = cv2.dilate((marks | truth["fold"]).astype(np.uint8), np.ones((21, 21))) == 0
+    found = {"pen": (pen[marks].mean(), pen[away].mean())}
+    found["fold"] = (fold[truth["fold"] & ~pen].mean(), fold[truth["tissue"] & away].mean())
+    fine, tiles = cv2.resize(rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), {True: [], False: []}
+    for y in range(0, len(fine), 128):
+        for x in range(0, len(fine), 128):
+            part = {name: mask[y // 8 : y // 8 + 16, x // 8 : x // 8 + 16] for name, mask in truth.items()}
+            blur, pale = part["blur"].mean(), (part["fat"] | part["mucin"]).mean()
+            if part["tissue"].mean() > 0.9 and pale < 0.5 and (blur > 0.95 or blur == 0):
+                seen = sharpness(fine[y : y + 128, x : x + 128], np.ones((128, 128), bool))
+                tiles[blur > 0.95].append(seen < Limits().blur)
+    return found | {"blur": tuple(np.mean(tiles[b]) if tiles[b] else np.nan for b in (True, False))}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slides", type=int, default=6)
     parser.add_argument("--size", type=int, default=4096, help="side in px at 0.5 um per px")
     given = parser.parse_args()
     found = {name: [] for name in METHODS}
-    seconds = dict.fromkeys(METHODS, np.inf)
+    seconds, flags = dict.fromkeys(METHODS, np.inf), []
     for seed in range(given.slides):
         rgb, masks = draw_flawed(given.size, seed, patient_seed=seed)
         thumbnail = cv2.resize(rgb, None, fx=1 / DOWN, fy=1 / DOWN, interpolation=cv2.INTER_AREA)
@@ -69,10 +91,14 @@ def main():
             mask = method(thumbnail)
             seconds[name] = min(seconds[name], time.process_time() - start)
             found[name].append(scores(mask, truth))
+        flags.append(flagged(rgb, thumbnail, truth))
     heads = ["IoU", "lost", *(f"{n} lost" for n in LOST), "kept", *(f"{n} kept" for n in KEPT), "CPU ms"]
     print(f"{'%, ' + str(given.slides) + ' phantoms':<20}" + "".join(f"{h:>16}" for h in heads))
     for name, rows in found.items():
         print(f"{name:<20}" + "".join(f"{v:>16.1f}" for v in [*np.mean(rows, axis=0), 1000 * seconds[name]]))
+    print(f"\n{'flag, %':<20}{'found':>16}{'elsewhere':>16}")
+    for name in flags[0]:
+        print(f"{name:<20}" + "".join(f"{100 * v:>16.1f}" for v in np.nanmean([f[name] for f in flags], axis=0)))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,10 @@ def test_glass_is_no_tissue(glass):
     assert not tissue_mask(rgb, MPP).any()
 
 
-@pytest.mark.parametrize("ink", [(30, 60, 190), (57, 76, 182), (20, 120, 60), (20, 20, 25), *INKS.values()])
+@pytest.mark.parametrize(
+    "ink",
+    [(30, 60, 190), (57, 76, 182), (20, 120, 60), (20, 20, 25), (80, 80, 85), (220, 75, 95), (120, 200, 150), *INKS.values()],
+)
 def test_pen_is_no_tissue(ink):
     rgb = np.full((128, 128, 3), 244, np.uint8)
     rgb[40:80, 20:100] = ink
