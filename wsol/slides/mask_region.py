@@ -41,8 +41,9 @@ class MaskRegion:
         if not self.path.is_file():
             raise FileNotFoundError(f"no mask at {self.path}")
         self._slide = openslide.OpenSlide(str(self.path)) if _tiled(self.path) else None
-        self._whole: Any = None if self._slide is not None else _whole(self.path)
-        own = self._whole.shape[::-1] if self._slide is None else self._slide.dimensions
+        whole: Any = _whole(self.path) if self._slide is None else np.zeros((0, 0))
+        self._whole = whole
+        own = whole.shape[::-1] if self._slide is None else self._slide.dimensions
         self.size, self._down = own, size[0] / own[0]
         if self._down < 1 or abs(size[1] / self._down - own[1]) > 1:
             raise ValueError(
