@@ -41,9 +41,12 @@ class MaskRegion:
         if not self.path.is_file():
             raise FileNotFoundError(f"no mask at {self.path}")
         self._slide = openslide.OpenSlide(str(self.path)) if _tiled(self.path) else None
-        whole: Any = _whole(self.path) if self._slide is None else np.zeros((0, 0))
-        self._whole = whole
-        own = whole.shape[::-1] if self._slide is None else self._slide.dimensions
+        self._whole: npt.NDArray[Any] | None = None
+        if self._slide is not None:
+            own = self._slide.dimensions
+        else:
+            self._whole = whole = _whole(self.path)
+            own = whole.shape[::-1]
         self.size, self._down = own, size[0] / own[0]
         if self._down < 1 or abs(size[1] / self._down - own[1]) > 1:
             raise ValueError(
