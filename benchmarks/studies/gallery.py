@@ -97,6 +97,7 @@ def picture(samples: list[tuple[Any, Any]], drawn: dict[str, Any], out: Path) ->
             axis.imshow(image.mean(2), cmap="gray", vmin=0, vmax=255)
             axis.imshow(drawn[name][i], cmap="inferno", alpha=0.75, vmin=0, vmax=1)
             axis.contour(mask, [0.5], colors="w", linewidths=0.6)
+        axes[row + 1, block * count].set_zorder(1)  # a long name runs into the next region
         axes[row + 1, block * count].text(4, 4, name, fontsize=7, va="top", bbox={"color": "w", "alpha": 0.85, "pad": 1})
     figure.subplots_adjust(0, 0, 1, 1, 0.02, 0.02)
     figure.savefig(out)
