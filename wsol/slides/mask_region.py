@@ -40,13 +40,14 @@ class MaskRegion:
         self.path, self.values = Path(path), list(values)
         if not self.path.is_file():
             raise FileNotFoundError(f"no mask at {self.path}")
-        self._slide = openslide.OpenSlide(str(self.path)) if _tiled(self.path) else None
-        self._whole: npt.NDArray[Any] | None = None
-        if self._slide is not None:
+        self._slide: Any = None
+        self._whole: Any = None
+        if _tiled(self.path):
+            self._slide = openslide.OpenSlide(str(self.path))
             own = self._slide.dimensions
         else:
-            self._whole = whole = _whole(self.path)
-            own = whole.shape[::-1]
+            self._whole = _whole(self.path)
+            own = self._whole.shape[::-1]
         self.size, self._down = own, size[0] / own[0]
         if self._down < 1 or abs(size[1] / self._down - own[1]) > 1:
             raise ValueError(
@@ -75,7 +76,6 @@ class MaskRegion:
     def _read(self, top: int, left: int, bottom: int, right: int) -> Any:
         if self._whole is not None:
             return self._whole[top:bottom, left:right]
-        assert self._slide is not None
         try:
             part = self._slide.read_region((int(left), int(top)), 0, (int(right - left), int(bottom - top)))
         except openslide.OpenSlideError as error:
