@@ -48,3 +48,8 @@ def test_a_slide_is_cut_and_methods_are_sorted_as_the_page_says():
     names: dict[str, object] = {}
     exec(reach, names)
     exec(route, names)
+
+
+def test_annotations_are_laid_on_tiles_as_the_page_says():
+    (code,) = blocks("tiles-and-quality.md")
+    exec(code, {})

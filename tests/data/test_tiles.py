@@ -289,3 +289,14 @@ def test_slides_are_closed_and_tiles_cached(slides, monkeypatch):
         with pytest.raises(ValueError, match="is closed"):
             slide.thumbnail(0.5)
     assert len(loader.cache) == 24
+
+
+def test_a_tile_whose_side_was_aligned_is_read_at_its_own_scale(picture, rows):
+    """512 px of 0.499 um are 255.5 px at 1 um: read so, they would be stretched; blocks of 2 x 2 px come out exact."""
+    blocks = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    path = picture("s.png", np.kron(blocks, np.ones((2, 2, 1), np.uint8)))
+    table = pd.DataFrame({"x": [0], "y": [0], "width": [512], "height": [512]})
+    table.attrs = {"mpp": 1.0, "tile_px": 256}
+    slide = rows([path]).assign(mpp=0.499)
+    (batch,) = BagBatches(slide, {"s0": table}, bags=1, tiles_per_bag=1)
+    assert torch.equal(batch.images, to_tensor([blocks]))

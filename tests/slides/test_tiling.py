@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsol.slides import aligned_side, grid
@@ -20,6 +20,7 @@ def covered(corners, tile, width, height):
     return found
 
 
+@settings(deadline=None)
 @given(planes)
 def test_pad_covers_starts_at_zero_and_is_uniform(plane):
     width, height, tile, step = plane
@@ -32,6 +33,7 @@ def test_pad_covers_starts_at_zero_and_is_uniform(plane):
         np.testing.assert_array_equal(axis, np.round(np.arange(len(axis)) * step))
 
 
+@settings(deadline=None)
 @given(planes)
 def test_no_tile_too_many(plane):
     width, height, tile, step = plane
@@ -41,6 +43,7 @@ def test_no_tile_too_many(plane):
         assert len(at) == 1 or at[-2] + tile < length  # without the last column a px would be bare
 
 
+@settings(deadline=None)
 @given(planes)
 def test_drop_is_the_part_of_pad_that_fits(plane):
     width, height, tile, step = plane
@@ -49,6 +52,7 @@ def test_drop_is_the_part_of_pad_that_fits(plane):
     np.testing.assert_array_equal(drop, pad[fits])
 
 
+@settings(deadline=None)
 @given(planes)
 def test_shift_covers_and_stays_inside(plane):
     width, height, tile, step = plane
@@ -60,6 +64,7 @@ def test_shift_covers_and_stays_inside(plane):
     assert inside <= {tuple(c) for c in shift}
 
 
+@settings(deadline=None)
 @given(planes)
 def test_product_of_axes(plane):
     width, height, tile, step = plane
@@ -68,9 +73,10 @@ def test_product_of_axes(plane):
     assert corners == {(x, y) for x in xs for y in ys}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(2, 200), st.integers(1, 5))
 def test_every_kth_tile_of_an_overlapping_grid_lies_on_the_plain_one(length, tile, k):
-    """Whatever the rounding: maps are made of the tiles at multiples of a side."""
+    """Whatever the rounding: maps are made of the tiles at multiples of a side (`tile_table` adds the last ones)."""
     k = min(k, tile)
     plain = set(grid(length, 1, tile=tile)[:, 0].tolist())
     between = set(grid(length, 1, tile=tile, step=max(1.0, tile * (1 - (1 - 1 / k))))[:, 0].tolist())

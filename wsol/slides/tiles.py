@@ -95,7 +95,7 @@ def tile_table(
     _check(tile_px, tile_um, overlap, min_tissue, limits)
     px = tile_px if tile_px is not None else round(float(tile_um or 0) / mpp)
     side = _side(slide, px * mpp / slide.mpp, mpp, ALIGN if align else 0.0)
-    corners = grid(*slide.size, tile=side, step=max(1.0, side * (1 - overlap)), edge=edge)
+    corners = _corners(slide.size, side, overlap, edge)
     seen = overview(slide, tissue_mpp) if seen is None else seen
     tissue = share(seen.tissue, corners, side, slide.size)
     enough = (tissue >= min_tissue) & (tissue > 0)
@@ -141,6 +141,15 @@ def _side(slide: Slide, wanted: float, mpp: float, tolerance: float) -> int:
         near = aligned_side(side, round(native))
         return near if abs(near - wanted) <= tolerance * wanted else side
     return side
+
+
+def _corners(size: tuple[int, int], side: int, overlap: float, edge: Edge) -> npt.NDArray[np.int64]:
+    """The grid, and where tiles overlap the one without overlap too, of which maps are made: its last tiles reach further."""
+    plain = grid(*size, tile=side, edge=edge)
+    if not overlap:
+        return plain
+    between = grid(*size, tile=side, step=max(1.0, side * (1 - overlap)), edge=edge)
+    return np.unique(np.concatenate([plain, between])[:, ::-1], axis=0)[:, ::-1]
 
 
 def _measured(
