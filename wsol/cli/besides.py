@@ -122,6 +122,28 @@ def faults_(
         write_json(out, found)
 
 
+def fetch_(
+    name: Annotated[str, typer.Argument(help="glas, cmu-1-small-region or camelyon16-sample")],
+    out: Annotated[Path, typer.Option(help="folder for the files")],
+    accept_license: Annotated[bool, typer.Option("--accept-license", help="agree without being asked")] = False,
+    mirror: Annotated[str | None, typer.Option(help="URL of another folder that holds the same files")] = None,
+    checksum: Annotated[list[str] | None, typer.Option(help="NAME=sha256:HEX of a file, instead of ours")] = None,
+) -> None:
+    """Download a public data set: its license first, checksums after; a download that broke off goes on.
+
+    Example: wsol fetch cmu-1-small-region --out data/slides
+    """
+    from wsol.cli.fetch import fetch
+
+    def ask(question: str) -> bool:
+        try:
+            return typer.confirm(question)
+        except typer.Abort:  # nobody is there to answer
+            return False
+
+    fetch(name, out=out, accept_license=accept_license, ask=ask, say=typer.echo, mirror=mirror, checksums=checksum or [])
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "table": table_,
     "list": list_,
@@ -129,4 +151,5 @@ VERBS: dict[str, Callable[..., None]] = {
     "where": where_,
     "dashboard": dashboard_,
     "faults": faults_,
+    "fetch": fetch_,
 }

@@ -37,6 +37,8 @@ _WHERE = {
     "MapReader": "mapstore",
     "MapWriter": "mapstore",
     "StoredMap": "mapstore",
+    "COLLECTIONS": "downloads",
+    "download": "downloads",
     "read_foreign_map": "foreign",
     "register": "foreign",
 }
