@@ -30,7 +30,7 @@ SIDE = 224
 SPLITS = {"valcl": "val", "test": "test"}
 OPTIONS: dict[str, dict[str, Any]] = {  # what differs from the defaults, for the sake of time; the name says it
     "ss-cam-n3": {"method": "ss-cam", "n": 3},
-    "is-cam-n3": {"method": "is-cam", "n": 3},
+    "is-cam-n2-int8": {"method": "is-cam", "n": 2, "int8": True},
     "rise-n1000": {"method": "rise", "n": 1000},
     "abs-cam-init": {"method": "abs-cam", "mode": "init"},
     "smooth": {"method": "smooth", "base": "grad-cam"},
