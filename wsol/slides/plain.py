@@ -21,6 +21,9 @@ class Plain:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the error comes at twice as many px
+                with Image.open(path) as image:
+                    if image.format == "PNG":
+                        image.verify()  # the checksums, which decoding does not look at
                 # Pillow, not cv2: cv2 returns the readable part of a truncated file without a word.
                 with Image.open(path) as image:
                     tags = getattr(image, "tag_v2", {})  # of a TIFF

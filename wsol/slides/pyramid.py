@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from wsol.slides.directories import check_complete
 from wsol.slides.native import JpegTiles, TileError, is_jpeg
 from wsol.slides.reader import RGB, SlideError, agreed_mpp, damaged, on_white
 
-_PLAIN_GRIDS = {"aperio", "generic-tiff"}
+PLAIN_GRIDS = {"aperio", "generic-tiff"}
 """Vendors whose levels are one grid of tiles without overlap or offsets."""
 
 
@@ -43,9 +44,11 @@ class Pyramid:
             self.downsamples = tuple(float(down) for down in handle.level_downsamples)
             self.tiles = tuple(_tile_size(handle, level) for level in range(handle.level_count))
             self._vendor = handle.properties.get(openslide.PROPERTY_NAME_VENDOR)
+            if self._vendor in PLAIN_GRIDS:
+                _check_aspect(path, handle.level_dimensions)
             photometric = handle.properties.get("dicom.PhotometricInterpretation")
             self._mislabeled = self._vendor == "dicom" and mislabeled(path, photometric)
-            self._index(fast and self._vendor in _PLAIN_GRIDS)
+            self._index(fast and self._vendor in PLAIN_GRIDS)
         except BaseException:
             self.close()
             raise
@@ -139,6 +142,17 @@ class Pyramid:
                 return None
             equal += 1
         return tiles if equal else None
+
+
+def _check_aspect(path: Path, sizes: Sequence[tuple[int, int]]) -> None:
+    """Raises SlideError where a level is shrunk in x and y by factors that differ by more than a tenth and two px."""
+    (width, height), *others = sizes
+    for level, (w, h) in enumerate(others, 1):
+        if abs(w - width * h / height) > 2 + w / 10 and abs(h - height * w / width) > 2 + h / 10:
+            raise SlideError(
+                f"{path}: damaged: level {level} is {w} x {h} px, of another shape than level 0, {width} x {height}; copy it "
+                "again from the source"
+            )
 
 
 def _tile_size(handle: openslide.OpenSlide, level: int) -> tuple[int, int] | None:

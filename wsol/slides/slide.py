@@ -11,10 +11,14 @@ import cv2
 import numpy as np
 import openslide
 
+from wsol.slides.directories import check_directories
 from wsol.slides.reader import RGB, Reader, SlideError, damaged
 
 MPP_RANGE = (0.02, 50.0)
 """um per px a microscope can have made; outside it a file's value is a left-over print resolution such as 72 dpi."""
+
+MOST_UM2 = 5e10
+"""Area of the largest slide: whole mounts have up to 1.5e10. A damaged header asks for more memory than there is."""
 
 MOST_PX = 32 * 2**20
 """Level px decoded at once: 128 MB in OpenSlide's BGRA."""
@@ -146,7 +150,13 @@ def open_slide(path: str | Path, mpp: float | None = None, *, fast: bool = True)
     reader = _reader(path, fast)
     try:
         given = mpp is not None and not math.isnan(mpp)
-        return Slide(path, _checked_mpp(path, mpp if given else reader.mpp()), reader)
+        slide = Slide(path, _checked_mpp(path, mpp if given else reader.mpp()), reader)
+        if (area := slide.size[0] * slide.size[1] * slide.mpp**2) > MOST_UM2:
+            raise SlideError(
+                f"{path}: {slide.size[0]} x {slide.size[1]} px of {slide.mpp:g} um are {area / 1e8:.0f} cm2, and no glass slide "
+                f"has over {MOST_UM2 / 1e8:.0f}; the file is damaged, or the `mpp` column of the sample sheet is wrong"
+            )
+        return slide
     except BaseException:
         reader.close()
         raise
@@ -157,9 +167,11 @@ def _reader(path: Path, fast: bool) -> Reader:
     if (reader := _tiff_reader(path)) is not None:
         return reader
     try:
-        if openslide.OpenSlide.detect_format(str(path)):
-            from wsol.slides.pyramid import Pyramid
+        if vendor := openslide.OpenSlide.detect_format(str(path)):
+            from wsol.slides.pyramid import PLAIN_GRIDS, Pyramid
 
+            if vendor in PLAIN_GRIDS:
+                check_directories(path)
             return Pyramid(path, fast=fast)
     except openslide.OpenSlideError as error:
         raise damaged(path, error) from error
@@ -179,7 +191,6 @@ def _tiff_reader(path: Path) -> Reader | None:
         return None
     import tifffile
 
-    from wsol.slides.directories import check_directories
     from wsol.slides.tiffpages import NoCodec, TiffPages
 
     check_directories(path)

@@ -45,6 +45,8 @@ class TiffPages:
                 check_complete(path, [page for level in pages for page in level])
                 self._levels = [_grid(path, self._file, level) for level in pages]
                 self._mpp = _ome_mpp(tiff.ome_metadata or "") if tiff.is_ome else _page_mpp(tiff.pages[0])
+                if tiff.is_ome:
+                    _check_ome_size(path, tiff.ome_metadata or "", self._levels[0].size)
         except BaseException as error:
             os.close(self._file)
             if isinstance(error, SlideError) or not isinstance(error, Exception):
@@ -152,10 +154,22 @@ def _page_mpp(page: Any) -> tuple[float | None, float | None]:
     return resolution_mpp(int(unit.value) if unit is not None else None, x, y)
 
 
+def _check_ome_size(path: Path, xml: str, size: tuple[int, int]) -> None:
+    """Raises SlideError where the text gives the first image another size than its pages do."""
+    found = _ome_pixels(xml, r"(Size[XY])")
+    if len(found) == 2 and (told := (int(found["SizeX"]), int(found["SizeY"]))) != size:
+        raise SlideError(f"{path}: damaged: {told} px by its OME-XML, {size} by its pages; copy it again from the source")
+
+
+def _ome_pixels(xml: str, names: str) -> dict[str, str]:
+    """Attributes of the first image whose names fit."""
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
+    return dict(re.findall(rf'\b{names}\s*=\s*"([^"]*)"', pixels.group())) if pixels else {}
+
+
 def _ome_mpp(xml: str) -> tuple[float | None, float | None]:
     """(x, y) in um per px of the first image."""
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
-    found = dict(re.findall(r'\b(PhysicalSize[XY](?:Unit)?)\s*=\s*"([^"]*)"', pixels.group())) if pixels else {}
+    found = _ome_pixels(xml, r"(PhysicalSize[XY](?:Unit)?)")
     x, y = (
         float(found[axis]) * _UM[found.get(f"{axis}Unit", "µm")]
         if axis in found and found.get(f"{axis}Unit", "µm") in _UM
