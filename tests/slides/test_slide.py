@@ -119,7 +119,7 @@ def test_truncated_level_0_is_found_on_opening(tmp_path, stained):
     data = (tmp_path / "s.tiff").read_bytes()
     (tmp_path / "cut.tiff").write_bytes(data[: int(len(data) * 0.9)])
     openslide.OpenSlide(str(tmp_path / "cut.tiff")).close()
-    with pytest.raises(SlideError, match=rf"truncated: its tiles reach to byte {len(data)}"):
+    with pytest.raises(SlideError, match=rf"truncated: its tiles .* the file ends at {int(len(data) * 0.9)}"):
         open_slide(tmp_path / "cut.tiff", mpp=0.5)
 
 
