@@ -9,6 +9,7 @@ import pytest
 from wsol.cli.besides import list_
 from wsol.cli.catalog import catalog
 from wsol.cli.reference import reference
+from wsol.data import SOURCES
 
 
 def shown(capsys, what):
@@ -61,4 +62,4 @@ def test_the_reference_has_the_options_of_every_source():
     assert "| `sheet` | required | the CSV. |" in section
     assert '| `mask_means` | `"class"` | "class": masks mark the positive class;' in section
     assert "| `valpx` | `3` | validation slides per class whose masks may be opened" in section
-    assert page.count("## `prepare.options` of source") == 5
+    assert page.count("## `prepare.options` of source") == len(SOURCES)

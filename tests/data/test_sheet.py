@@ -121,7 +121,7 @@ def test_mistakes_are_named_with_their_row(sheet, line, message):
         ("mpp", "72", "row 2: mpp 72: um per px expected"),
         ("mpp", "fine", "row 2: mpp 'fine': a number expected"),
         ("x", "1.5", r"row 2: x 1\.5: a whole number"),
-        ("mask", "m.geojson", "polygons are not read yet"),
+        ("mask", "m.geojson", r"no mask at .*m\.geojson"),
         ("split", "validate", "row 2: unknown split 'validate'; did you mean 'val"),
         ("split", "", "row 2: unknown split ''"),
         ("masks", "m.png", "unknown column 'masks'; did you mean 'mask'"),

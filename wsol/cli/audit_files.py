@@ -60,6 +60,7 @@ def mask_facts(sample: str, path: Path | None, foreground: tuple[int, ...], open
         foreground: ids that are read as foreground; () for all above 0.
         opened: whether its ids are read, too, where it is not too large.
     """
+    from wsol.data import POLYGONS
     from wsol.data.pixels import read_mask
     from wsol.evaluation import MaskFacts
 
@@ -67,7 +68,7 @@ def mask_facts(sample: str, path: Path | None, foreground: tuple[int, ...], open
         return MaskFacts(sample, kind="empty")
     if not path.is_file():
         return MaskFacts(sample, problem=f"no file {path}")
-    if not opened or _too_large(path):
+    if not opened or path.suffix.lower() in POLYGONS or _too_large(path):
         return MaskFacts(sample, foreground=foreground)
     try:
         values = read_mask(path)

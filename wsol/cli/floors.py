@@ -20,7 +20,7 @@ def fit_floors(*, manifest: Path, masks: Path, out: Path, fold: int, mpp: float,
     `tiles` is the folder of tile tables: slides that could not be read when they were tiled are left out.
     """
     from wsol.data import read_manifest, read_masks
-    from wsol.slides import PixelRegression
+    from wsol.slides import Box, PixelRegression
 
     listing, truth = read_manifest(manifest), read_masks(masks)
     rows = [
@@ -31,7 +31,8 @@ def fit_floors(*, manifest: Path, masks: Path, out: Path, fold: int, mpp: float,
     pairs = []
     for row in rows:
         rgb, at = _pixels(row, listing.kind, mpp)
-        pairs.append((rgb, _shrink(truth.open(row.sample, shape=_full_shape(row, listing.kind)), rgb.shape[:2])))
+        shape = _full_shape(row, listing.kind)
+        pairs.append((rgb, truth.part(row.sample, shape, Box(0, 0, *shape[::-1]), rgb.shape[:2])))
     used = any(mask.any() for _, mask in pairs) and any(not mask.all() for _, mask in pairs)
     regression = PixelRegression.fit(pairs, at).to_dict() if used else None
     files = sum(truth.kind(row.sample) == "file" for row in rows)  # the others are known, by their label, to be empty
@@ -113,11 +114,3 @@ def _full_shape(row: Any, kind: str) -> tuple[int, int]:
         return image_shape(row.path)
     with open_slide(row.path, mpp=row.mpp if row.mpp == row.mpp else None) as slide:
         return slide.size[1], slide.size[0]
-
-
-def _shrink(mask: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    import cv2
-
-    if mask.shape == shape:
-        return mask
-    return np.asarray(cv2.resize(mask.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_AREA) >= 0.5)

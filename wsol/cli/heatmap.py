@@ -121,5 +121,9 @@ def _shrunk_mask(truth: Masks | None, sample: str, size: tuple[int, int], shape:
         return None
     if truth.kind(sample) == "empty":
         return np.zeros(shape[:2], bool)
+    if truth.drawn(sample):
+        from wsol.slides import Box
+
+        return truth.part(sample, size, Box(0, 0, *size[::-1]), (shape[0], shape[1]))
     full = truth.open(sample, shape=size).view(np.uint8)
     return cv2.resize(full, (shape[1], shape[0]), interpolation=cv2.INTER_AREA).astype(bool)

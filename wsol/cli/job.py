@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsol.cli.classify import temperature
 from wsol.cli.schema import Evaluate
-from wsol.cli.scoring import Maps, Scale, at_size, fit_scale, laid
+from wsol.cli.scoring import Maps, Scale, fit_scale, laid, mask_of
 from wsol.cli.tuning import Split, Tuning, tune
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def count(job: Job, method: str, scale: Scale, groups: bool = True) -> Counted:
         drawn = {"tile": "per tile"}.get(stored.drawn, drawn)
         if not job.truth.has(sample):
             continue
-        mask = at_size(job.truth.open(sample, shape=stored.size), job.settings.size)
+        mask = mask_of(job.truth, sample, stored, job.settings.size)
         curves = [
             exact.setdefault(g, PixelCurve(exact=True)) for g in (("all", names[sample]) if groups else ("all",))
         ]  # 33 MB each

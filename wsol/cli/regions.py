@@ -87,15 +87,11 @@ def _shrunk(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 def _mask(job: Job, sample: str, stored: StoredMap, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """The mask of a sample at `shape`: a pixel is positive where at least half of it is."""
-    import cv2
+    from wsol.slides import Box
 
     if job.truth.kind(sample) == "empty":
         return np.zeros(shape, bool)
-    mask = job.truth.open(sample, shape=stored.size)
-    if mask.shape == shape:
-        return mask
-    small = cv2.resize(mask.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
-    return np.asarray(small >= 0.5)
+    return job.truth.part(sample, stored.size, Box(0, 0, *stored.size[::-1]), shape)
 
 
 def _by_size(found: list[Lesion], unit: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from wsol.data import StoredMap
+    from wsol.data import DrawnMask, Masks, StoredMap
     from wsol.slides import Surface
 
 BADGE = {
@@ -141,6 +141,11 @@ def at_size(mask: npt.NDArray[np.bool_], side: int | None) -> npt.NDArray[np.boo
     return np.asarray(cv2.resize(mask.view(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST), np.uint8).astype(bool)
 
 
+def mask_of(truth: Masks, sample: str, stored: StoredMap, side: int | None) -> npt.NDArray[np.bool_] | DrawnMask:
+    """The mask that a map is laid on: of the size of its sample, or resized to (side, side)."""
+    return truth.bands(sample, stored.size) if side is None else at_size(truth.open(sample, shape=stored.size), side)
+
+
 def score(stored: StoredMap, scale: Scale, shape: tuple[int, int], sample: str | None = None) -> npt.NDArray[np.float32]:
     """Score (H, W) in [0, 1] of one map, laid on an image or mask of `shape`; 0 where a slide was not covered by tiles.
 
@@ -179,14 +184,14 @@ def score_surface(stored: StoredMap, scale: Scale, shape: tuple[int, int], sampl
 
 
 def laid(
-    stored: StoredMap, scale: Scale, mask: npt.NDArray[np.bool_], sample: str | None = None
+    stored: StoredMap, scale: Scale, mask: npt.NDArray[np.bool_] | DrawnMask, sample: str | None = None
 ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
     """(score, mask) of a map that is laid on its mask: at once, or of what is larger than `WHOLE_PX` bands of rows.
 
     Scores of a slide at level 0 would take four bytes per px, and twice that while they are made.
     """
     if mask.size <= WHOLE_PX:
-        yield score(stored, scale, mask.shape, sample), mask
+        yield score(stored, scale, (mask.shape[0], mask.shape[1]), sample), mask[:]
         return
     height, width = mask.shape
     surface, rows = score_surface(stored, scale, (height, width), sample), max(1, WHOLE_PX // (4 * width))

@@ -130,8 +130,6 @@ def _image(row: Any, size: int, truth: Masks | None) -> Specimen:
 
 def _tile(row: Any, box: Any, attrs: Mapping[Any, Any], size: int, truth: Masks | None) -> Specimen:
     """The middle of a tile, at the resolution of the tiling; a mask is resized to it."""
-    import cv2
-
     from wsol.slides import Box, open_slide
 
     window = Box(int(box.x), int(box.y), int(box.width), int(box.height))
@@ -140,10 +138,7 @@ def _tile(row: Any, box: Any, attrs: Mapping[Any, Any], size: int, truth: Masks 
         shape = slide.size[::-1]
     mask = None
     if truth is not None and truth.has(row.sample):
-        whole = truth.open(row.sample, shape=shape)
-        part = whole[window.y : window.y + window.height, window.x : window.x + window.width].astype(np.float32)
-        part = np.pad(part, ((0, window.height - part.shape[0]), (0, window.width - part.shape[1])))  # a tile may hang over
-        mask = np.asarray(cv2.resize(part, rgb.shape[1::-1], interpolation=cv2.INTER_AREA)) >= 0.5
+        mask = truth.part(row.sample, shape, window, (rgb.shape[0], rgb.shape[1]))
     return _specimen(
         row, f"{row.sample}@{window.x},{window.y}", (window.x, window.y, window.width, window.height), rgb, mask, size
     )

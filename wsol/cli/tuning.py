@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsol.cli.schema import Conformal, Evaluate
-from wsol.cli.scoring import Scale, at_size, laid, score
+from wsol.cli.scoring import Scale, laid, mask_of, score
 
 if TYPE_CHECKING:
     from wsol.data import Masks, StoredMap
@@ -80,7 +80,7 @@ def tune(settings: Evaluate, scale: Scale, truth: Masks, maps: Iterable[tuple[st
     histograms: dict[str, Counts] = {}
     for sample, stored in maps:
         if opens and sample in split.masked and truth.has(sample):
-            mask = at_size(truth.open(sample, shape=stored.size), settings.size)
+            mask = mask_of(truth, sample, stored, settings.size)
             masked[sample] = PixelCounts.total(count_pixels(*part) for part in laid(stored, scale, mask, sample))
         histograms[sample] = score_histogram(score(stored, scale, stored.array.shape, sample))
     files = sum(truth.kind(sample) == "file" for sample in masked)

@@ -117,14 +117,23 @@ def _slide(row: Any, truth: Masks, tiles: Path | None, per_slide: int) -> Opened
     boxes = table[["x", "y", "width", "height"]].to_numpy(np.int64)
     side = int(table.attrs["tile_px"])
     with open_slide(row.path, mpp=row.mpp if row.mpp == row.mpp else None) as slide:
-        whole = truth.open(row.sample, shape=slide.size[::-1]) if file else None
-        parts = [np.zeros((side, side), bool) if whole is None else _shrunk(whole, box, side) for box in boxes]
+        parts = _parts(truth, row.sample, slide.size[::-1], boxes, side) if file else [np.zeros((side, side), bool)] * len(boxes)
         positive = np.array([part.any() for part in parts])
         found = spread(np.flatnonzero(positive), per_slide // 2)
         chosen = sorted([*found, *spread(np.flatnonzero(~positive), per_slide - len(found))])
         pixels = [slide.read(Box(*boxes[i].tolist()), boxes[i, 2] * slide.mpp / side) for i in chosen]
     images = np.stack([cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pixels]).astype(np.uint8)
     return Opened(row.sample, int(row.label), images, [parts[i] for i in chosen], file)
+
+
+def _parts(truth: Masks, sample: str, shape: tuple[int, int], boxes: npt.NDArray[np.int64], side: int) -> list[Mask]:
+    """The mask of a slide below each of its tiles, (side, side)."""
+    from wsol.slides import Box
+
+    if truth.drawn(sample):
+        return [truth.part(sample, shape, Box(*box), (side, side)) for box in boxes.tolist()]
+    whole = truth.open(sample, shape=shape)
+    return [_shrunk(whole, box, side) for box in boxes]
 
 
 def _shrunk(mask: Mask, box: npt.NDArray[np.int64], side: int) -> Mask:

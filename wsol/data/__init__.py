@@ -13,7 +13,9 @@ _WHERE = {
     "Manifest": "manifest",
     "read_manifest": "manifest",
     "write_manifest": "manifest",
+    "DrawnMask": "masks",
     "Masks": "masks",
+    "POLYGONS": "masks",
     "read_masks": "masks",
     "image_shape": "pixels",
     "read_image": "pixels",
@@ -47,12 +49,16 @@ SOURCES = {
     "phantom": "sources:phantom",
     "glas": "sources:glas",
     "glas-patient": "sources:glas_patient",
+    "camelyon16": "sources:camelyon16",
     "images": "sources:images",
     "slides": "sources:slides",
 }
 """Where samples come from. Name -> module with `dataset(**options) -> Dataset`; slides: `listing(**options)` too, its rows."""
 
-KINDS = {"phantom": "slides", "glas": "images", "glas-patient": "images", "images": "images", "slides": "slides"}
+KINDS = {
+    "phantom": "slides", "glas": "images", "glas-patient": "images", "camelyon16": "slides", "images": "images",
+    "slides": "slides",
+}  # fmt: skip
 """Whether the samples of a source are whole slides, cut into tiles, or images, taken as they are."""
 
 __all__ = ["KINDS", "SOURCES", *_WHERE]

@@ -27,7 +27,7 @@ class Collection:
         cite: the paper to cite.
         mirror: URL of the folder that holds `files`.
         files: paths below `mirror`, and below the user's folder -> checksum ("md5:...", "sha256:..."); "" where we know none.
-        listed: the one of `files` that lists the MD5 sums of the others, as `md5sum` writes it; "" if none does.
+        listed: the one of `files` that lists MD5 or SHA-256 sums of the others, as `md5sum` writes it; "" if none does.
         use: what to do with them.
     """
 
@@ -67,7 +67,7 @@ COLLECTIONS = {
             "",
         ),
         listed="checksums.md5",
-        use="prepare: {source: camelyon16, options: {root: FOLDER, strict_counts: false}}",
+        use="in the folder FOLDER, as the source camelyon16 (root) knows it; or list the slides in a sample sheet",
     ),
 }  # fmt: skip
 """What `wsol fetch` knows, by name."""
@@ -191,10 +191,12 @@ class _Resuming:
 
 
 def _sums(path: Path, names: list[str]) -> dict[str, str]:
-    """The MD5 sums that a file lists for some of the names, by the last part of each: archives sort them into other folders."""
+    """The sums that a file lists for some of the names, by the last part of each: releases sort them into other folders."""
     lines = [line.split(maxsplit=1) for line in path.read_text().splitlines()]
-    sums = {PurePosixPath(line[1].strip().lstrip("*")).name: line[0] for line in lines if len(line) == 2 and len(line[0]) == 32}
-    return {name: f"md5:{sums[key]}" for name in names if (key := PurePosixPath(name).name) in sums}
+    sums = {PurePosixPath(line[1].strip().lstrip("*")).name: line[0] for line in lines if len(line) == 2}
+    kinds = {32: "md5", 64: "sha256"}
+    found = {name: sums.get(PurePosixPath(name).name, "") for name in names}
+    return {name: f"{kinds[len(one)]}:{one}" for name, one in found.items() if len(one) in kinds}
 
 
 def _unpack(archive: Path) -> None:

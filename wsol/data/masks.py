@@ -1,4 +1,7 @@
-"""Masks: a file apart from the manifest, and the only door to a sample's mask."""
+"""Masks: a file apart from the manifest, and the only door to a sample's mask.
+
+A mask is an image, or a file of polygons (`wsol.slides.open_region`), which has no px until it is asked for some.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,42 @@ import numpy.typing as npt
 
 from wsol.data.manifest import MASKS, read_table
 from wsol.data.pixels import read_mask
-from wsol.slides import open_region
+from wsol.slides import Box, open_region
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from wsol.slides import AnnotatedRegion
+
+
+POLYGONS = (".geojson", ".json", ".xml")
+"""How files of polygons end."""
+
+
+@dataclass(frozen=True)
+class DrawnMask:
+    """Polygons as a mask that is drawn band by band, where a whole one would not fit in memory.
+
+    Attributes:
+        region: what is drawn.
+        shape: (H, W) of the slide at level 0.
+    """
+
+    region: AnnotatedRegion
+    shape: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        """Its px."""
+        return self.shape[0] * self.shape[1]
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[np.bool_]:
+        """Whole rows, bool (h, W)."""
+        top, bottom, _ = rows.indices(self.shape[0])
+        height = max(0, bottom - top)
+        if not height:
+            return np.zeros((0, self.shape[1]), bool)
+        return self.region.raster(Box(0, top, self.shape[1], height), (height, self.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -34,6 +67,7 @@ class Masks:
     path: Path
     table: pd.DataFrame = field(repr=False)
     opened: set[str] = field(default_factory=set, repr=False)
+    _drawn: dict[str, AnnotatedRegion] = field(default_factory=dict, repr=False)
 
     @property
     def samples(self) -> list[str]:
@@ -57,18 +91,20 @@ class Masks:
 
         Raises:
             FileNotFoundError: the sample has a mask file and it is not there. Never an empty mask in its place.
-            ValueError: the sample has no mask, or its mask has another size than `shape`, or it is known to be empty and no
-                `shape` says how large.
+            ValueError: the sample has no mask, or its mask has another size than `shape`, or it is known to be empty or made
+                of polygons and no `shape` says how large.
             RuntimeError: the file is damaged.
         """
         row = self._row(sample)
         self.opened.add(sample)
+        drawn = self.drawn(sample)
+        if (drawn or row["kind"] == "empty") and shape is None:
+            what = "drawn in polygons" if drawn else "known to be empty"
+            raise ValueError(f"sample {sample!r}: its mask is {what} and has no size of its own; give shape=(H, W)")
         if row["kind"] == "empty":
-            if shape is None:
-                raise ValueError(
-                    f"sample {sample!r}: its mask is known to be empty and has no size of its own; give shape=(H, W)"
-                )
-            return np.zeros(shape, bool)
+            return np.zeros(shape or (), bool)
+        if drawn and shape:
+            return DrawnMask(self._region(row, shape), shape)[:]
         path = _file(row)
         ids = read_mask(path)
         if shape is not None and ids.shape != tuple(shape):
@@ -77,8 +113,42 @@ class Masks:
                 f"{shape[1]} is expected; "
                 "a mask must have the size of its image (of level 0 for a slide)"
             )
-        values = json.loads(row["values"])
+        values = [v for v in json.loads(row["values"]) if not isinstance(v, str)]
         return np.isin(ids, values) if values else ids > 0
+
+    def drawn(self, sample: str) -> bool:
+        """Whether the mask is a file of polygons."""
+        return Path(self._row(sample)["mask"]).suffix.lower() in POLYGONS
+
+    def bands(self, sample: str, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | DrawnMask:
+        """The mask of a sample to be read in bands of rows: what `open` gives, or for polygons what draws it as it is read."""
+        if not self.drawn(sample):
+            return self.open(sample, shape)
+        self.opened.add(sample)
+        return DrawnMask(self._region(self._row(sample), shape), shape)
+
+    def part(self, sample: str, shape: tuple[int, int], box: Box, out: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        """A box of the mask, (H, W) as `out` says: px whose center is inside the polygons; of a mask image those at least half
+        of which is foreground. Beyond the sample there is none.
+
+        Args:
+            sample: its name.
+            shape: (H, W) of the sample at level 0.
+            box: in px of level 0.
+            out: (H, W).
+        """
+        import cv2
+
+        if self.drawn(sample):
+            self.opened.add(sample)
+            return self._region(self._row(sample), shape).raster(box, out)
+        left, top = max(box.x, 0), max(box.y, 0)
+        inside = self.open(sample, shape)[top : box.y + box.height, left : box.x + box.width]
+        if inside.shape == out == (box.height, box.width):
+            return inside
+        part = np.zeros((box.height, box.width), np.float32)
+        part[top - box.y : top - box.y + inside.shape[0], left - box.x : left - box.x + inside.shape[1]] = inside
+        return np.asarray(cv2.resize(part, out[::-1], interpolation=cv2.INTER_AREA) >= 0.5)
 
     def region(self, sample: str, size: tuple[int, int]) -> AnnotatedRegion | None:
         """The foreground of a slide as a region to lay tiles on, without a mask of the slide's size; None: known to be empty.
@@ -96,12 +166,18 @@ class Masks:
         """
         row = self._row(sample)
         self.opened.add(sample)
-        if row["kind"] == "empty":
-            return None
-        values = json.loads(row["values"])
-        names = [value for value in values if isinstance(value, str)]
-        ids = [value for value in values if not isinstance(value, str)]
-        return open_region(_file(row), size, include=names or None, values=ids)
+        return None if row["kind"] == "empty" else self._region(row, size[::-1])
+
+    def _region(self, row: pd.Series, shape: tuple[int, int]) -> AnnotatedRegion:
+        """The region of a row; the last one is kept, since a slide is asked for part after part."""
+        if row["sample"] not in self._drawn:
+            values = json.loads(row["values"])
+            names = [value for value in values if isinstance(value, str)]
+            ids = [value for value in values if not isinstance(value, str)]
+            found = open_region(_file(row), shape[::-1], include=names or None, values=ids)
+            self._drawn.clear()
+            self._drawn[row["sample"]] = found
+        return self._drawn[row["sample"]]
 
     def _row(self, sample: str) -> pd.Series:
         found = self.table[self.table["sample"] == sample]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_MODULES = ("glas", "glas_patient", "images", "phantom", "slides")
+_MODULES = ("camelyon16", "glas", "glas_patient", "images", "phantom", "slides")
 
 
 def __getattr__(name: str) -> ModuleType:

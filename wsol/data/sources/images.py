@@ -14,7 +14,7 @@ def dataset(
     classes: Sequence[str],
     positive: str | Sequence[str] | None = None,
     mask_means: str = "class",
-    mask_values: Mapping[str, Sequence[int]] | None = None,
+    mask_values: Mapping[str, Sequence[int | str]] | None = None,
     folds: int = 5,
     valpx: int = 3,
     seed: int = 0,
@@ -32,7 +32,8 @@ def dataset(
         classes: two names or more, as the `label` column has them.
         positive: the class whose maps are drawn; the second of two by default.
         mask_means: "class": masks mark the positive class; "any-foreground": something that every class may hold.
-        mask_values: ids that are foreground per class, e.g. {tumor: [2]}; without it all ids above 0.
+        mask_values: ids that are foreground per class, e.g. {tumor: [2]}, or names of polygons' classes ({tumor: [Tumor]});
+            without it all ids above 0, and all areas.
         folds: parts, at least 3; not used with a `split` column.
         valpx: validation samples per class whose masks may be opened; not used where the `split` column names some.
         seed: of the parting and of the choice of `valpx`.

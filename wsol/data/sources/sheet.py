@@ -33,7 +33,7 @@ class Options:
     classes: list[str]
     positive: list[str]
     mask_means: Literal["class", "any-foreground"]
-    mask_values: Mapping[str, Sequence[int]] | None
+    mask_values: Mapping[str, Sequence[int | str]] | None
     folds: int
     valpx: int
     seed: int
@@ -58,11 +58,11 @@ class Options:
             raise ValueError(f"positive: name one of the classes {self.classes}; of two, the second is it if none is named")
 
     @property
-    def foreground(self) -> list[int]:
-        """The ids of a mask file that are foreground; [] for all above 0."""
+    def foreground(self) -> list[int | str]:
+        """What is foreground: ids of mask images, class names of polygons; [] for all above 0 and all areas."""
         values = self.mask_values or {}
         names = self.positive if self.mask_means == "class" else self.classes
-        return sorted({int(v) for name in names for v in values.get(name, ())})
+        return sorted({v if isinstance(v, str) else int(v) for name in names for v in values.get(name, ())}, key=str)
 
 
 def options(
@@ -71,7 +71,7 @@ def options(
     classes: Sequence[str],
     positive: Sequence[str] | None,
     mask_means: Any,
-    mask_values: Mapping[str, Sequence[int]] | None,
+    mask_values: Mapping[str, Sequence[int | str]] | None,
     folds: int,
     valpx: int,
     seed: int,

@@ -61,9 +61,7 @@ def read_row(given: Options, number: int, cells: dict[str, str]) -> tuple[Row | 
         )
     labels = _labels(given, cells["label"], wrong)
     mask = given.sheet.parent / cells["mask"] if cells.get("mask") else None
-    if mask is not None and mask.suffix.lower() in (".geojson", ".json", ".xml"):
-        wrong.append(f"mask {cells['mask']!r}: polygons are not read yet; draw them into a PNG or TIFF of level 0's size")
-    elif mask is not None and not mask.is_file():
+    if mask is not None and not mask.is_file():
         wrong.append(f"no mask at {str(mask)!r}; leave the cell blank if there is none (a missing mask is never taken as empty)")
     mpp = _number(cells, "mpp", wrong)
     if not math.isnan(mpp) and not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]:
