@@ -92,9 +92,9 @@ def require_folds(config: Config, found: Collection[tuple[int, str]]) -> None:
 
 
 def source_options(config: Config) -> dict[str, Any]:
-    """Options of the configured source; drawn slides go below results/prepare/."""
+    """Options of the configured source; slides that are drawn or put together go below results/prepare/."""
     options = dict(config.prepare.options)
-    if config.prepare.source == "phantom":
+    if config.prepare.source in ("phantom", "tiles"):
         options.setdefault("out", f"{config.results}/prepare/{config.prepare.name}/slides")
     return options
 

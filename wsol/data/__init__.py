@@ -52,12 +52,13 @@ SOURCES = {
     "camelyon16": "sources:camelyon16",
     "images": "sources:images",
     "slides": "sources:slides",
+    "tiles": "sources:tiles",
 }
 """Where samples come from. Name -> module with `dataset(**options) -> Dataset`; slides: `listing(**options)` too, its rows."""
 
 KINDS = {
     "phantom": "slides", "glas": "images", "glas-patient": "images", "camelyon16": "slides", "images": "images",
-    "slides": "slides",
+    "slides": "slides", "tiles": "slides",
 }  # fmt: skip
 """Whether the samples of a source are whole slides, cut into tiles, or images, taken as they are."""
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from wsol.slides import AnnotatedRegion
 
 
-POLYGONS = (".geojson", ".json", ".xml")
-"""How files of polygons end."""
+POLYGONS = (".geojson", ".json", ".xml", ".mosaic")
+"""How files of polygons end, and those of masks in pieces (`wsol.slides.mosaic`): they have no px until some are asked for."""
 
 
 @dataclass(frozen=True)

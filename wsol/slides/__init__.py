@@ -12,6 +12,8 @@ _WHERE = {
     "Slide": "slide",
     "SlideError": "reader",
     "Box": "slide",
+    "Piece": "mosaic",
+    "write_mosaic": "mosaic",
     "open_slide": "slide",
     "tissue_mask": "tissue",
     "pen_mask": "ink",

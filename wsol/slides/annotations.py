@@ -121,7 +121,7 @@ def open_region(
     """The region that a file of polygons or a mask marks on a slide.
 
     Args:
-        path: .geojson, .json or .xml with coordinates in level-0 px; or a mask (PNG, TIFF).
+        path: .geojson, .json or .xml with coordinates in level-0 px; or a mask (PNG, TIFF), or a mosaic of masks.
         size: (width, height) of the slide, level-0 px.
         include: of polygons: classes or groups that count; all but the excluded when None.
         exclude: of polygons: classes or groups that are cut out, where the file has them.
@@ -132,6 +132,10 @@ def open_region(
     """
     if Path(path).suffix.lower() in POLYGONS:
         return read_annotations(path).region(include, exclude)
+    if Path(path).suffix == ".mosaic":
+        from wsol.slides.mosaic import MosaicRegion
+
+        return MosaicRegion(path, size, values)
     from wsol.slides.mask_region import MaskRegion
 
     return MaskRegion(path, size, values)

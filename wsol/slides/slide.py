@@ -136,7 +136,8 @@ def open_slide(path: str | Path, mpp: float | None = None, *, fast: bool = True)
     """Opens a whole-slide image in any format OpenSlide knows, an OME-TIFF, or a plain PNG, JPEG, BMP or TIFF image.
 
     Args:
-        path: the file (for DICOM any file of the pyramid's folder).
+        path: the file (for DICOM any file of the pyramid's folder; for images cut from a slide a mosaic, see
+            `wsol.slides.mosaic`).
         mpp: um per px at level 0; takes the place of what the file says. NaN counts as not given.
         fast: JPEG tiles are decoded without OpenSlide where a probe finds the same pixels; False: OpenSlide reads everything.
 
@@ -163,7 +164,11 @@ def open_slide(path: str | Path, mpp: float | None = None, *, fast: bool = True)
 
 
 def _reader(path: Path, fast: bool) -> Reader:
-    """OME-TIFFs and large strips by tifffile, what OpenSlide knows by OpenSlide, the rest whole in memory."""
+    """OME-TIFFs and large strips by tifffile, what OpenSlide knows by OpenSlide, mosaics, and the rest whole in memory."""
+    if path.suffix == ".mosaic":
+        from wsol.slides.mosaic import Mosaic
+
+        return Mosaic(path)
     if (reader := _tiff_reader(path)) is not None:
         return reader
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_MODULES = ("camelyon16", "glas", "glas_patient", "images", "phantom", "slides")
+_MODULES = ("camelyon16", "glas", "glas_patient", "images", "phantom", "slides", "tiles")
 
 
 def __getattr__(name: str) -> ModuleType:

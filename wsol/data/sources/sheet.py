@@ -26,7 +26,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the sources `images` and `slides`; see `dataset` there."""
+    """Options of the sources `images` and `slides`; see `dataset` there. `folders`: a path is that of a folder."""
 
     kind: Literal["slides", "images"]
     sheet: Path
@@ -38,6 +38,7 @@ class Options:
     valpx: int
     seed: int
     multilabel: bool = False
+    folders: bool = False
 
     def __post_init__(self) -> None:
         if not len(set(self.classes)) == len(self.classes) >= 2 or not all(isinstance(c, str) for c in self.classes):
@@ -84,9 +85,12 @@ def options(
     return Options(kind, Path(sheet), names, chosen, mask_means, mask_values, folds, valpx, seed, multilabel)
 
 
-def build(given: Options) -> Dataset:
-    """The dataset that the sheet describes. Warns where patients are unknown: then only slides are kept apart."""
-    sheet = read_sheet(given)
+def build(given: Options, found: Sequence[Row] | None = None) -> Dataset:
+    """The dataset that the sheet describes, or the rows `found` in it.
+
+    Warns where patients are unknown: then only slides are kept apart.
+    """
+    sheet = read_sheet(given) if found is None else found
     unknown = [row.number for row in sheet if not row.patient]
     unit: Literal["patient", "slide", "image"] = "patient"
     if unknown:

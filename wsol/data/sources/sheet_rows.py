@@ -41,6 +41,8 @@ class Row:
     mask: Path | None
     split: str
     labels: tuple[int, ...]
+    x: float = math.nan
+    y: float = math.nan
 
     @property
     def group(self) -> str:
@@ -55,10 +57,9 @@ def read_row(given: Options, number: int, cells: dict[str, str]) -> tuple[Row | 
     if not pattern.fullmatch(cells["sample"]):
         wrong.append(f"sample {cells['sample']!r}: expected {allowed}")
     path = given.sheet.parent / cells["path"]
-    if not cells["path"] or not path.is_file():
-        wrong.append(
-            f"no file at path {str(path)!r}; paths are relative to the sheet's folder" if cells["path"] else "path is blank"
-        )
+    if not cells["path"] or not (path.is_dir() if given.folders else path.is_file()):
+        what = f"no {'folder' if given.folders else 'file'} at path {str(path)!r}; paths are relative to the sheet's folder"
+        wrong.append(what if cells["path"] else "path is blank")
     labels = _labels(given, cells["label"], wrong)
     mask = given.sheet.parent / cells["mask"] if cells.get("mask") else None
     if mask is not None and not mask.is_file():
@@ -66,8 +67,9 @@ def read_row(given: Options, number: int, cells: dict[str, str]) -> tuple[Row | 
     mpp = _number(cells, "mpp", wrong)
     if not math.isnan(mpp) and not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]:
         wrong.append(f"mpp {mpp:g}: um per px expected, such as 0.25 (40x) or 0.5 (20x)")
-    for name in ("x", "y"):  # where a region lies on its slide, level-0 px
-        if not math.isnan(value := _number(cells, name, wrong)) and (value != int(value) or value < 0):
+    x, y = (_number(cells, name, wrong) for name in ("x", "y"))  # where a region lies on its slide, level-0 px
+    for name, value in (("x", x), ("y", y)):
+        if not math.isnan(value) and (value != int(value) or value < 0):
             wrong.append(f"{name} {cells[name]}: a whole number of level-0 px expected")
     split = cells.get("split", "")
     if "split" in cells and split not in SPLITS:
@@ -77,9 +79,8 @@ def read_row(given: Options, number: int, cells: dict[str, str]) -> tuple[Row | 
     slide = cells.get("slide") or cells["sample"]
     positive = given.classes.index(given.positive[0])
     label = positive if positive in labels else labels[0]
-    return Row(
-        number, cells["sample"], path, label, cells.get("patient", ""), slide, mpp, mask, SPLITS.get(split, ""), labels
-    ), []
+    told = (cells.get("patient", ""), slide, mpp, mask, SPLITS.get(split, ""), labels, x, y)
+    return Row(number, cells["sample"], path, label, *told), []
 
 
 def _labels(given: Options, cell: str, wrong: list[str]) -> tuple[int, ...]:
