@@ -144,6 +144,31 @@ def fetch_(
     fetch(name, out=out, accept_license=accept_license, ask=ask, say=typer.echo, mirror=mirror, checksums=checksum or [])
 
 
+def embed_(
+    manifest: Annotated[Path, typer.Option(help="manifest.parquet written by `wsol prepare`", exists=True, dir_okay=False)],
+    slide: Annotated[str, typer.Option(help="name of the slide in the manifest")],
+    tiles: Annotated[Path, typer.Option(help="its tile table, of `wsol tile`", exists=True)],
+    out: Annotated[Path, typer.Option(help="file of features (HDF5): features, coords, as TRIDENT writes them")],
+    backbone: Annotated[str, typer.Option(help="`wsol list backbones`")] = "efficientnet_lite0",
+    weights: Annotated[str, typer.Option(help="imagenet, or a file with the backbone's weights")] = "imagenet",
+    model: Annotated[Path | None, typer.Option(help="a checkpoint whose backbone is taken instead", exists=True)] = None,
+    output_stride: Annotated[int, typer.Option(help="px per cell of the last stage, over which the mean is taken")] = 32,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:n]")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads for tensor work", min=1)] = 1,
+) -> None:
+    """Write the features of the tiles of one slide, for models with `backbone: stored:WIDTH` and for other tools.
+
+    Example: wsol embed --manifest m.parquet --slide s1 --tiles tiles/s1.parquet --out features/s1.h5
+    """
+    from wsol.cli.embed import embed
+
+    found = embed(
+        manifest=manifest, slide=slide, tiles=tiles, out=out, backbone=backbone, weights=weights, model=model,
+        output_stride=output_stride, device=device, threads=threads,
+    )  # fmt: skip
+    typer.echo(f"{out}: {found}", err=True)
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "table": table_,
     "list": list_,
@@ -152,4 +177,5 @@ VERBS: dict[str, Callable[..., None]] = {
     "dashboard": dashboard_,
     "faults": faults_,
     "fetch": fetch_,
+    "embed": embed_,
 }

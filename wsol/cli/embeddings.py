@@ -23,6 +23,7 @@ _STRATEGIES = ("classify", "inherit")
 def require_stored(net: Localizer, model: Model, how: Train, criteria: Mapping[str, Criterion], processes: int) -> None:
     """Raises ValueError where a training needs more than stored features of the last stage."""
     chosen = [name for name, c in criteria.items() if c.masks or c.source == "label-free"]
+    where = f"train.embeddings: {how.embeddings}" if how.embeddings != "none" else f"backbone: {model.backbone}"
     refusals = {
         f"strategy {model.strategy!r} needs pixels; take one of {', '.join(_STRATEGIES)}": model.strategy not in _STRATEGIES,
         f"head {model.head!r} reads every stage, and only the last is stored": net.head.reads != "last",
@@ -32,7 +33,7 @@ def require_stored(net: Localizer, model: Model, how: Train, criteria: Mapping[s
     }
     for why, holds in refusals.items():
         if holds:
-            raise ValueError(f"train.embeddings: {how.embeddings}: {why}")
+            raise ValueError(f"{where}: {why}")
 
 
 def encoded(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from wsol.cli.faults import draw_or_record
 from wsol.cli.files import read_json
+from wsol.cli.vectors import draw_vectors, is_stored
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,8 @@ def localize(
             raise ValueError("--slide needs --tiles, the tile table of that slide (`wsol tile`)")
         row = next(rows.itertuples(index=False))
         label = row.label if target == -1 else target
-        draw = partial(_slide, net, row, label, settings, out, provenance, tiles)
+        by = draw_vectors if is_stored(net) else _slide
+        draw = partial(by, net, row, label, settings, out, provenance, tiles)
         draw_or_record(draw, verb="localize", row=row, tiles=tiles, out=out, provenance=provenance)
         return
     with MapWriter(out, provenance) as writer:

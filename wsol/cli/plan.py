@@ -102,5 +102,6 @@ def source_options(config: Config) -> dict[str, Any]:
 def model_settings(config: Config, name: str) -> dict[str, Any]:
     """All that decides the weights of one model: its parts and its training settings, as plain JSON."""
     model = config.models[name].model_dump(by_alias=True, exclude={"maps"})  # what is drawn later does not decide them
-    tile = config.tile.model_dump(exclude={"strict"})  # which decides whether there is a study, not what comes of it
+    # Strictness decides whether there is a study, not what comes of it.
+    tile = config.tile.model_dump(exclude={"strict", *(("features",) if config.tile.features is None else ())})
     return {**model, "as_published": config.defects(name), "train": config.training(name), "tile": tile}

@@ -19,6 +19,7 @@ from wsol.cli.parts import net_of, require_several, strategy_of, with_defects
 from wsol.cli.plan import require_folds, source_options
 from wsol.cli.schema import Train
 from wsol.cli.teacher import inherit
+from wsol.cli.vectors import stored_width
 
 if TYPE_CHECKING:
     from wsol.data import Batch
@@ -155,7 +156,7 @@ class _Rehearsal:
                 require_several(net, strategy, self.study.models[name], self.study.localize.map_class)
             if len(self.findings) > refusals:
                 return
-        if how.embeddings != "none":
+        if how.embeddings != "none" or stored_width(self.study.models[name].backbone):
             with self.at(f"models.{name}"):
                 require_stored(
                     net, self.study.models[name], how, {c: criterion(c) for c in self.study.checkpoints}, how.processes
@@ -192,15 +193,17 @@ class _Rehearsal:
         """Noise, as large as training has it: two images, for slides two bags of two tiles."""
         import torch
 
-        from wsol.data import KINDS, Batch, MaskedBatch
+        from wsol.data import KINDS, Batch, EncodedBatch, MaskedBatch
 
         slides = KINDS[self.study.prepare.source] == "slides"
         side = min(self.study.tile.side_px if slides else self._how(name).crop, LARGEST)
-        images = torch.rand(4 if slides else 2, 3, side, side, generator=torch.Generator().manual_seed(0))
+        width = stored_width(self.study.models[name].backbone)
+        each = (width, 1, 1) if width else (3, side, side)
+        images = torch.rand(4 if slides else 2, *each, generator=torch.Generator().manual_seed(0))
         labels = torch.eye(2, self.classes) if self.several else torch.tensor([0, 1])
         given: dict[str, Any] = {"labels": labels, "samples": ["a", "b"]}
         if slides:
             given["groups"] = torch.tensor([0, 0, 1, 1])
         if supervision == "masks":
             return MaskedBatch(images, masks=images[:, 0] > 0.5, **given)
-        return Batch(images, **given)
+        return EncodedBatch(images, **given) if width else Batch(images, **given)

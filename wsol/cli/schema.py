@@ -75,6 +75,10 @@ class Tile(Section):
     )
     foreground: float = Field(0.2, gt=0, le=1, description="least share of annotated area of a positive tile (CAMELYON16: 0.2)")
     qc: Quality = Quality()
+    features: str | None = Field(
+        None, description="folder with features of other encoders (SLIDE.h5 of TRIDENT, CLAM, `wsol embed`), whose tiles are "
+        "taken as they are, for models with `backbone: stored:WIDTH`",
+    )  # fmt: skip
     strict: bool = Field(
         False, description="a slide that cannot be read or has no tissue stops the study, instead of being left out and reported"
     )

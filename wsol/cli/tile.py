@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wsol.cli.config import Tile
 from wsol.cli.faults import failure
 from wsol.cli.files import atomic, write_json
+from wsol.cli.vectors import features_of, placed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +49,9 @@ def tile(
     row = listing.sample(slide)
     strict = strict or settings.strict
     picture = out.with_suffix(".png")
+    features = features_of(settings, row)
     try:
-        seen, table, status, mpp = _cut(settings, row)
+        seen, table, status, mpp = _cut(settings, row) if features is None else placed(settings, row, features)
     except (SlideError, OSError) as error:
         if strict:
             raise RuntimeError(f"slide {slide!r}: {error} (tile.strict: the study stops here)") from error
@@ -64,6 +66,8 @@ def tile(
         if settings.labels == "annotation":
             table = _labeled(table, listing, row, masks, seen.size, settings.foreground)
         table.attrs = {"tile_px": settings.side_px, "mpp": settings.mpp, "side": status.side}
+        if features is not None:
+            table.attrs["features"] = str(features)
         quality_png(seen, table, picture, level0_mpp=mpp)
     write_json(out.with_suffix(".json"), found)
     with atomic(out) as temporary:

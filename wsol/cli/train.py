@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from wsol.cli.batch_picture import picture_batch
 from wsol.cli.config import Model, Tile, Train, parse
-from wsol.cli.embeddings import encoded
+from wsol.cli.embeddings import encoded, require_stored
 from wsol.cli.files import write_json
 from wsol.cli.parts import net_of, require_several, strategy_of, with_defects
 from wsol.cli.supervision import Supervision, supervise
 from wsol.cli.teacher import inherit
 from wsol.cli.validation import validation
+from wsol.cli.vectors import is_stored, stored_bags
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,10 @@ def train(
         require_several(net, strategy, model, map_class)
     criteria = _criteria(keep, strategy)
     learner, encoder = net, ""
-    if how.embeddings != "none":
+    if is_stored(net):
+        require_stored(net, model, how, criteria, ranks.count)
+        drawn, fixed, encoder = stored_bags(net, drawn, fixed, tiles, model, how)
+    elif how.embeddings != "none":
         learner, drawn, fixed, encoder = encoded(net, drawn, fixed, tiles, model, how, criteria, ranks.count)
     validate = validation(
         listing, fold, told, fixed, criteria,
@@ -89,7 +93,7 @@ def train(
     )  # fmt: skip
     inputs = {"manifest": manifest} | ({"masks": masks} if masks and (told.masks is not None or validate.opened) else {})
     batches = _shares(drawn, ranks)
-    if ranks.first and learner is net:
+    if ranks.first and not encoder:
         picture_batch(out / "batch.png", net, strategy, batches, listing.classes, seed)
     bf16 = bf16_pays(choose_device(how.device)) if how.bf16 == "auto" else how.bf16
     started = time.perf_counter()

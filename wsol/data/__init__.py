@@ -32,6 +32,8 @@ _WHERE = {
     "ImageBatches": "tiles",
     "PixelCache": "feed",
     "EncodedBags": "embeddings",
+    "VectorBags": "embeddings",
+    "encoded_tiles": "embeddings",
     "store_embeddings": "embeddings",
     "eval_transform": "transforms",
     "to_tensor": "transforms",

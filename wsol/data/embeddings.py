@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from wsol.data.batches import EncodedBatch
 from wsol.data.tiles import _OPEN, BagBatches
 from wsol.data.transforms import to_tensor
+from wsol.slides import read_vectors
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 """Images (b, 3, H, W) in [0, 1] -> features (b, c, h, w)."""
@@ -48,23 +49,32 @@ def store_embeddings(
         folder.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.stem}.{os.getpid()}.part")
         try:
-            _write(beside, bags, row, len(boxes), encode, batch)
+            _write(beside, bags, number, encode, batch)
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
     return path
 
 
-def _write(path: Path, bags: BagBatches, row: Any, count: int, encode: Encode, batch: int) -> None:
+def _write(path: Path, bags: BagBatches, number: int, encode: Encode, batch: int) -> None:
+    count, done = len(bags.boxes[bags.rows["sample"][number]]), 0
+    with h5py.File(path, "w") as file:
+        for made in encoded_tiles(bags, number, encode, batch):
+            if not done:
+                file.create_dataset("features", (count, *made.shape[1:]), np.float32, chunks=(1, *made.shape[1:]))
+            file["features"][done : done + len(made)] = made
+            done += len(made)
+
+
+def encoded_tiles(bags: BagBatches, number: int, encode: Encode, batch: int = 16) -> Iterator[npt.NDArray[np.float32]]:
+    """Features (b, c, h, w) of all tiles of one slide, in the order of its table, `batch` at a time; arguments as above."""
+    row = bags.rows.iloc[number]
     slides: dict[str, Any] = {}
+    count = len(bags.boxes[row["sample"]])
     try:
-        with h5py.File(path, "w") as file:
-            for start in range(0, count, batch):
-                tiles = range(start, min(start + batch, count))
-                made = encode(to_tensor([bags._read(row, tile, slides) for tile in tiles])).float().cpu().numpy()
-                if start == 0:
-                    file.create_dataset("features", (count, *made.shape[1:]), np.float32, chunks=(1, *made.shape[1:]))
-                file["features"][start : start + len(made)] = made
+        for start in range(0, count, batch):
+            tiles = range(start, min(start + batch, count))
+            yield encode(to_tensor([bags._read(row, tile, slides) for tile in tiles])).float().cpu().numpy()
     finally:
         for slide in slides.values():
             slide.close()
@@ -85,12 +95,46 @@ class EncodedBags(BagBatches):
         self.files = dict(files)
 
     def _tile(self, row: Any, tile: int, rng: np.random.Generator, opened: dict[str, Any]) -> npt.NDArray[np.float32]:
-        sample = row["sample"]
+        return np.asarray(self._features(row["sample"], opened)[tile])
+
+    def _features(self, sample: str, opened: dict[str, Any]) -> Any:
+        """The dataset of a slide; few files are open at once."""
         if sample not in opened:
             if len(opened) >= _OPEN:
                 opened.pop(next(iter(opened))).close()
             opened[sample] = h5py.File(self.files[sample], "r")
-        return np.asarray(opened[sample]["features"][tile])
+        return opened[sample]["features"]
 
     def _batch(self, tiles: list[Any], labels: torch.Tensor, samples: list[str], groups: torch.Tensor) -> EncodedBatch:
         return EncodedBatch(torch.from_numpy(np.stack(tiles)), labels, samples, groups)
+
+
+class VectorBags(EncodedBags):
+    """The bags of `bags` as features that somebody else made (`wsol.slides.read_vectors`), one vector (d, 1, 1) per tile.
+
+    Args:
+        bags: which slides and tiles are drawn; the tiles of a table are those of its file, in its order.
+        files: of features, by sample.
+        width: numbers per tile.
+
+    Raises:
+        ValueError: a file has vectors of another width, or of another number of tiles.
+        SlideError: a file is missing or damaged.
+    """
+
+    def __init__(self, bags: BagBatches, files: Mapping[str, Path], width: int) -> None:
+        super().__init__(bags, files)
+        for sample in bags.rows["sample"]:
+            found = read_vectors(files[sample])
+            if (found.width, len(found.coords)) != (width, len(bags.boxes[sample])):
+                raise ValueError(
+                    f"{files[sample]}: {len(bags.boxes[sample])} tiles of {width} numbers expected, got {len(found.coords)} of "
+                    f"{found.width}; set backbone: stored:{found.width}, and run `wsol tile` again if the file was made anew"
+                )
+
+    def _tile(self, row: Any, tile: int, rng: np.random.Generator, opened: dict[str, Any]) -> npt.NDArray[np.float32]:
+        stored = self._features(row["sample"], opened)
+        vector = np.asarray(stored[0, tile] if stored.ndim == 3 else stored[tile], np.float32)
+        if not np.isfinite(vector).all():
+            raise ValueError(f"{self.files[row['sample']]}: the features of tile {tile} are not finite; make the file anew")
+        return vector[:, None, None]

@@ -63,14 +63,15 @@ BACKBONES = {
     "vit_tiny": "backbones.transformer:VitTiny",
     "vit_small": "backbones.transformer:VitSmall",
     "timm:NAME": "backbones.timm_models:TimmBackbone",
+    "stored:WIDTH": "backbones.stored:Stored",
 }
 """Name -> `Backbone` class; the class says its `paper`, `channels` and `strides`."""
 
 
 def backbone_entry(name: str) -> str:
     """The key of `BACKBONES` that a backbone falls under: `timm:resnet50` under `timm:NAME`, any other under its own name."""
-    library, _, model = name.partition(":")
-    return "timm:NAME" if library == "timm" and model else name
+    kind, _, rest = name.partition(":")
+    return {"timm": "timm:NAME", "stored": "stored:WIDTH"}.get(kind, name) if rest else name
 
 
 HEADS = {

@@ -101,7 +101,7 @@ class Localizer(nn.Module):
             leaf = self.stage_number(leaf)
             if leaf < start:
                 raise ValueError(f"the leaf stage {leaf} lies below the stage {start} that encoding starts at")
-        channels = 3 if start == 0 else self.backbone.channels[start - 1]
+        channels = self.backbone.inputs if start == 0 else self.backbone.channels[start - 1]
         _check_input(images, channels, "images in [0, 1]" if start == 0 else f"the output of stage {start - 1}")
         x = self.backbone.normalize(images) if start == 0 else images
         stages, extra = [], {}

@@ -137,7 +137,7 @@ def open_slide(path: str | Path, mpp: float | None = None, *, fast: bool = True)
 
     Args:
         path: the file (for DICOM any file of the pyramid's folder; for images cut from a slide a mosaic, see
-            `wsol.slides.mosaic`).
+            `wsol.slides.mosaic`; a file of features, `wsol.slides.vectors`, is a white slide).
         mpp: um per px at level 0; takes the place of what the file says. NaN counts as not given.
         fast: JPEG tiles are decoded without OpenSlide where a probe finds the same pixels; False: OpenSlide reads everything.
 
@@ -169,6 +169,10 @@ def _reader(path: Path, fast: bool) -> Reader:
         from wsol.slides.mosaic import Mosaic
 
         return Mosaic(path)
+    if path.suffix in (".h5", ".hdf5"):
+        from wsol.slides.vectors import Blank
+
+        return Blank(path)
     if (reader := _tiff_reader(path)) is not None:
         return reader
     try:

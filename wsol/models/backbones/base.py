@@ -23,6 +23,7 @@ class Backbone(nn.Module, ABC):
         channels: c of each stage.
         strides: pixels of the image per feature cell, for each stage. An `output_stride` below 32 removes the late strides;
             nothing is dilated, so pretrained filters see finer structure there than they were trained on: fine-tune.
+        inputs: channels of what comes in, 3 for images.
         freeze_bn: `train()` leaves batch norm in evaluation mode: its statistics stay (its scale and shift still learn). On a few
             dozen images live statistics do not follow the weights, and give a falling loss with chance accuracy.
     """
@@ -30,6 +31,7 @@ class Backbone(nn.Module, ABC):
     paper: ClassVar[str]
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    inputs: int = 3
 
     def __init__(self, output_stride: int = 32, freeze_bn: bool = True) -> None:
         """Args:
