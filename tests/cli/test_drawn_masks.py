@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from wsol.cli.config import Evaluate, Heatmap, Prepare
@@ -52,6 +53,7 @@ def study(tmp_path):
         mask[4:40, 8:56] = 1
         mask[8:24, 16:32] = 0
         Image.fromarray(mask).save(root / "mask.png")
+        tifffile.imwrite(root / "mask.tif", mask, tile=(16, 32), compression="zlib")
         (root / "mask.xml").write_text(asap(RING, HOLE))
         (root / "mask.geojson").write_text(qupath(RING, HOLE))
         rows = []
@@ -89,7 +91,7 @@ def scored(root):
     return read_json(root / "scores.json")
 
 
-@pytest.mark.parametrize("kind", ["xml", "geojson"])
+@pytest.mark.parametrize("kind", ["xml", "geojson", "tif"])
 @pytest.mark.parametrize("banded", [False, True])
 def test_the_same_numbers_as_from_an_image(study, kind, banded, monkeypatch):
     image, drawn = study("png"), study(kind)
@@ -130,6 +132,25 @@ def test_a_band_is_a_band_of_the_whole(study):
     assert not part[:, :8].any()
     with pytest.raises(ValueError, match=r"drawn in polygons and has no size of its own; give shape=\(H, W\)"):
         truth.open("s1")
+
+
+@pytest.mark.parametrize("most", [16, 1 << 24])
+def test_a_tiled_mask_is_read_in_parts(study, monkeypatch, most):
+    root = study("tif")
+    truth, whole = read_masks(root / "k.parquet"), np.asarray(Image.open(root / "mask.png")) > 0
+    monkeypatch.setattr("wsol.slides.mask_region._BAND", most)
+    monkeypatch.setattr("wsol.data.masks.read_mask", None)
+    bands = truth.bands("s1", (HEIGHT, WIDTH))
+    assert (np.concatenate([bands[0:7], bands[7:50], bands[50:99]]) == whole).all()
+    small = truth.part("s1", (HEIGHT, WIDTH), Box(0, 0, WIDTH, HEIGHT), (HEIGHT // 2, WIDTH // 2))
+    assert (small == whole[1::2, 1::2]).all()
+    assert truth.opened == {"s1"}
+
+
+def test_a_tiled_mask_of_another_size_is_refused(study):
+    truth = read_masks(study("tif") / "k.parquet")
+    with pytest.raises(ValueError, match="is 64 x 96 px"):
+        truth.bands("s1", (2 * HEIGHT, 2 * WIDTH))
 
 
 def test_a_hundred_thousand_px_wide_mask_is_never_held(study):

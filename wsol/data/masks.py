@@ -1,6 +1,7 @@
 """Masks: a file apart from the manifest, and the only door to a sample's mask.
 
-A mask is an image, or a file of polygons (`wsol.slides.open_region`), which has no px until it is asked for some.
+A mask is an image, or a file of polygons (`wsol.slides.open_region`), which has no px until it is asked for some. Polygons and
+tiled TIFFs are read in parts.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsol.data.manifest import MASKS, read_table
-from wsol.data.pixels import read_mask
-from wsol.slides import Box, open_region
+from wsol.data.pixels import image_shape, read_mask
+from wsol.slides import Box, open_region, tiled_mask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,10 +30,10 @@ POLYGONS = (".geojson", ".json", ".xml", ".mosaic")
 
 @dataclass(frozen=True)
 class DrawnMask:
-    """Polygons as a mask that is drawn band by band, where a whole one would not fit in memory.
+    """A mask that is drawn or read band by band, where a whole one would not fit in memory.
 
     Attributes:
-        region: what is drawn.
+        region: what is drawn or read.
         shape: (H, W) of the slide at level 0.
     """
 
@@ -121,15 +122,13 @@ class Masks:
         return Path(self._row(sample)["mask"]).suffix.lower() in POLYGONS
 
     def bands(self, sample: str, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | DrawnMask:
-        """The mask of a sample to be read in bands of rows: what `open` gives, or for polygons what draws it as it is read."""
-        if not self.drawn(sample):
-            return self.open(sample, shape)
-        self.opened.add(sample)
-        return DrawnMask(self._region(self._row(sample), shape), shape)
+        """The mask of a sample to be read in bands of rows: what `open` gives, or what draws or reads it band by band."""
+        region = self._parts(sample, shape)
+        return self.open(sample, shape) if region is None else DrawnMask(region, shape)
 
     def part(self, sample: str, shape: tuple[int, int], box: Box, out: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        """A box of the mask, (H, W) as `out` says: px whose center is inside the polygons; of a mask image those at least half
-        of which is foreground. Beyond the sample there is none.
+        """A box of the mask, (H, W) as `out` says: px whose center is inside the polygons or on foreground of a tiled TIFF; of
+        other mask images those at least half of which is foreground. Beyond the sample there is none.
 
         Args:
             sample: its name.
@@ -139,9 +138,8 @@ class Masks:
         """
         import cv2
 
-        if self.drawn(sample):
-            self.opened.add(sample)
-            return self._region(self._row(sample), shape).raster(box, out)
+        if (region := self._parts(sample, shape)) is not None:
+            return region.raster(box, out)
         left, top = max(box.x, 0), max(box.y, 0)
         inside = self.open(sample, shape)[top : box.y + box.height, left : box.x + box.width]
         if inside.shape == out == (box.height, box.width):
@@ -167,6 +165,18 @@ class Masks:
         row = self._row(sample)
         self.opened.add(sample)
         return None if row["kind"] == "empty" else self._region(row, size[::-1])
+
+    def _parts(self, sample: str, shape: tuple[int, int]) -> AnnotatedRegion | None:
+        """The mask as a region to be read in parts; None where its file is read whole, or has another size than its sample."""
+        row = self._row(sample)
+        if row["kind"] == "empty":
+            return None
+        if sample not in self._drawn and not self.drawn(sample):
+            path = _file(row)
+            if not tiled_mask(path) or image_shape(path) != tuple(shape):
+                return None
+        self.opened.add(sample)
+        return self._region(row, shape)
 
     def _region(self, row: pd.Series, shape: tuple[int, int]) -> AnnotatedRegion:
         """The region of a row; the last one is kept, since a slide is asked for part after part."""

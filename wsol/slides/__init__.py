@@ -24,6 +24,7 @@ _WHERE = {
     "Annotations": "annotations",
     "AnnotatedRegion": "annotations",
     "open_region": "annotations",
+    "tiled_mask": "mask_region",
     "read_annotations": "annotations",
     "inside": "polygons",
     "grid": "tiling",

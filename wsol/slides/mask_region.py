@@ -15,6 +15,8 @@ from PIL import Image
 from wsol.slides.slide import Box
 
 Ids = npt.NDArray[np.int64]
+_BAND = 1 << 24
+"""px of the mask that are read at once."""
 _LOSSY = {6, 7, 33003, 33004, 33005, 34712, 50001, 50002}
 """TIFF compressions that change ids: JPEG, JPEG 2000, WebP and JPEG XL."""
 
@@ -42,7 +44,7 @@ class MaskRegion:
             raise FileNotFoundError(f"no mask at {self.path}")
         self._slide: Any = None
         self._whole: Any = None
-        if _tiled(self.path):
+        if tiled_mask(self.path):
             self._slide = openslide.OpenSlide(str(self.path))
             own = self._slide.dimensions
         else:
@@ -65,9 +67,15 @@ class MaskRegion:
         found = np.zeros(shape, bool)
         if held[0].any() and held[1].any():
             rows, columns = rows[held[0]], columns[held[1]]
-            ids = self._read(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)[np.ix_(rows - rows[0], columns - columns[0])]
-            found[np.ix_(*held)] = np.isin(ids, self.values) if self.values else ids > 0
+            width = int(columns[-1] + 1 - columns[0])
+            parts = np.searchsorted(rows, np.arange(rows[0], rows[-1] + 1, max(1, _BAND // width))[1:])
+            found[np.ix_(*held)] = np.concatenate([self._marked(band, columns) for band in np.split(rows, parts) if band.size])
         return found
+
+    def _marked(self, rows: Any, columns: Any) -> Any:
+        """Whether px of some rows and columns are in the region; both in order."""
+        ids = self._read(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)[np.ix_(rows - rows[0], columns - columns[0])]
+        return np.isin(ids, self.values) if self.values else ids > 0
 
     def shares(self, corners: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.float64]:
         """Share of each square that is in the region, counted in px of level 0."""
@@ -83,8 +91,8 @@ class MaskRegion:
         return np.asarray(part)[..., 0]
 
 
-def _tiled(path: Path) -> bool:
-    """Whether OpenSlide can read parts of the file and gives its ids: tiles of one gray channel of 8 bits, not lossy.
+def tiled_mask(path: str | Path) -> bool:
+    """Whether OpenSlide can read parts of a mask file and gives its ids: tiles of one gray channel of 8 bits, not lossy.
 
     Raises:
         ValueError: a lossy TIFF.
