@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsol.cli.config import Model, Train
-from wsol.cli.localize import progress
+from wsol.cli.progress import progress
 
 if TYPE_CHECKING:
     import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
 
 LONGEST = 4096
 """px of the longer side of a slide's overlay."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How raw values become a picture.
+
+    Attributes:
+        scale: from raw values to scores in [0, 1].
+        threshold: on the scores; None where none is known: then nothing is outlined.
+        name: of the class whose map it is.
+    """
+
+    scale: Scale
+    threshold: float | None
+    name: str
 
 
 def heatmap(settings: Heatmap, *, manifest: Path, masks: Path | None, maps: Path, scores: Path, out: Path) -> None:
@@ -39,9 +55,10 @@ def heatmap(settings: Heatmap, *, manifest: Path, masks: Path | None, maps: Path
             )
             for sample in names:
                 row = listing.sample(sample)
-                draw = _slide if listing.kind == "slides" else _image
+                draw = draw_slide if listing.kind == "slides" else draw_image
+                look = Look(Scale(**facts["scale"]), threshold_of(facts, sample), facts["class"])
                 index.setdefault(sample, {})[method] = draw(
-                    settings, row, reader.read(method, sample), facts, method, truth, out.parent
+                    settings, row, reader.read(method, sample), look, method, truth, out.parent
                 )
     write_json(out, index)
 
@@ -60,8 +77,8 @@ def threshold_of(facts: dict[str, Any], sample: str) -> float:
     return float((chosen.get("values") or {}).get(sample, chosen["value"]))
 
 
-def _image(
-    settings: Heatmap, row: Any, stored: StoredMap, facts: dict[str, Any], method: str, truth: Masks | None, folder: Path
+def draw_image(
+    settings: Heatmap, row: Any, stored: StoredMap, look: Look, method: str, truth: Masks | None, folder: Path
 ) -> dict[str, str]:
     """The overlay of one image at its own resolution."""
     from wsol.data import read_image
@@ -74,42 +91,43 @@ def _image(
     mpp = row.mpp if row.mpp == row.mpp else None
     overlay_png(
         rgb,
-        score(stored, Scale(**facts["scale"]), rgb.shape[:2], row.sample),
+        score(stored, look.scale, rgb.shape[:2], row.sample),
         overlay,
         mask=mask,
-        threshold=threshold_of(facts, row.sample),
+        threshold=look.threshold,
         mpp=mpp,
     )
     return {"overlay": overlay.name}
 
 
-def _slide(
-    settings: Heatmap, row: Any, stored: StoredMap, facts: dict[str, Any], method: str, truth: Masks | None, folder: Path
+def draw_slide(
+    settings: Heatmap, row: Any, stored: StoredMap, look: Look, method: str, truth: Masks | None, folder: Path
 ) -> dict[str, str]:
-    """Of one slide an overlay PNG, regions as QuPath GeoJSON in level-0 px and as a table, and a pyramidal OME-TIFF.
+    """Of one slide an overlay PNG, a pyramidal OME-TIFF and, with a threshold, regions as QuPath GeoJSON and as a table.
 
     Scores are made from the cells of the map where they are written, block by block; only the overlay is held, `LONGEST` px long.
     """
     from wsol.slides import Box, geojson, open_slide, overlay_png, region_csv, score_regions, write_ome_tiff
 
     folder.mkdir(parents=True, exist_ok=True)
-    threshold, scale = threshold_of(facts, row.sample), Scale(**facts["scale"])
     with open_slide(row.path, mpp=row.mpp if row.mpp == row.mpp else None) as slide:
         box, level0_mpp = Box(0, 0, *slide.size), slide.mpp
         shape = slide.shape_at(box, settings.mpp)
         seen_mpp = max(settings.mpp, level0_mpp * max(slide.size) / LONGEST)
         rgb = slide.thumbnail(seen_mpp)
     mask = _shrunk_mask(truth, row.sample, stored.size, rgb.shape[:2])
-    seen = score_surface(stored, scale, rgb.shape[:2], row.sample)
-    overlay_png(rgb, seen, folder / f"{method}.png", mask=mask, threshold=threshold, mpp=seen_mpp)
-    surface = score_surface(stored, scale, shape, row.sample)
+    seen = score_surface(stored, look.scale, rgb.shape[:2], row.sample)
+    overlay_png(rgb, seen, folder / f"{method}.png", mask=mask, threshold=look.threshold, mpp=seen_mpp)
+    surface = score_surface(stored, look.scale, shape, row.sample)
     write_ome_tiff(
         surface, folder / f"{method}.ome.tiff", mpp=(level0_mpp * box.width / shape[1], level0_mpp * box.height / shape[0])
     )
-    found = score_regions(surface, threshold, frame=box)
-    geojson(found, folder / f"{method}.geojson", classification=f"{facts['class']} ({method})")
-    region_csv(found, folder / f"{method}.csv", mpp=level0_mpp, classification=facts["class"])
-    kinds = {"overlay": "png", "geojson": "geojson", "ome_tiff": "ome.tiff", "regions": "csv"}
+    kinds = {"overlay": "png", "ome_tiff": "ome.tiff"}
+    if look.threshold is not None:
+        found = score_regions(surface, look.threshold, frame=box)
+        geojson(found, folder / f"{method}.geojson", classification=f"{look.name} ({method})")
+        region_csv(found, folder / f"{method}.csv", mpp=level0_mpp, classification=look.name)
+        kinds |= {"geojson": "geojson", "regions": "csv"}
     return {kind: f"{method}.{ending}" for kind, ending in kinds.items()}
 
 

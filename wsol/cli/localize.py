@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from wsol.cli.faults import draw_or_record
 from wsol.cli.files import read_json
+from wsol.cli.progress import progress
 from wsol.cli.vectors import draw_vectors, is_stored
 
 if TYPE_CHECKING:
@@ -264,12 +265,3 @@ def _device(name: str) -> str:
     import torch
 
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-def progress(items: list[Any], title: str) -> Iterator[Any]:
-    """A bar on a terminal; in a log, nothing but the work."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    yield from track(items, title, console=console, disable=not console.is_terminal)

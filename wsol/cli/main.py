@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from wsol import __version__
-from wsol.cli import besides, evaluation_verbs
+from wsol.cli import alone_verbs, besides, evaluation_verbs
 from wsol.cli.config import ConfigError, parse
 from wsol.cli.files import parse_yaml
 from wsol.cli.schema import Heatmap, MapClass, Prepare, Section, Tile
@@ -252,6 +252,7 @@ def log_(
 
 evaluation_verbs.attach(app, _section)
 besides.attach(app)
+alone_verbs.attach(app)
 
 
 @app.callback(invoke_without_command=True)

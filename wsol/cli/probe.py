@@ -14,8 +14,8 @@ import numpy as np
 
 from wsol._names import closest, resolve
 from wsol.cli.files import write_json
-from wsol.cli.localize import progress
 from wsol.cli.probing import CONTROLS, POINTING, Probed, check_names, measure, summary, win_rates
+from wsol.cli.progress import progress
 from wsol.cli.specimens import specimens
 
 if TYPE_CHECKING:

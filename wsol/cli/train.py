@@ -100,6 +100,7 @@ def train(
 
     def save(name: str, _: Localizer, epoch: int, metrics: dict[str, float]) -> None:
         meta = {"epoch": epoch, "metrics": metrics, "classes": listing.classes, "settings": settings, "fold": fold, "seed": seed}
+        meta |= {"positive": listing.positive, "task": listing.task}  # what a map of a new slide is of
         save_checkpoint(net, out / f"{name}.safetensors", meta)
 
     history = fit(

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from wsol.cli.progress import progress
+
 if TYPE_CHECKING:
     import pandas as pd
     import torch
@@ -153,7 +155,7 @@ def features(net: Localizer, grid: Lattice, made: Plan) -> Iterator[tuple[tuple[
     from wsol.cli.localize import as_images
 
     assert made.reach is not None
-    for block in made.blocks:
+    for block in progress(made.blocks, "blocks of the slide"):
         kept, (down, across) = _kept(grid, block), _spans(grid, made.reach, block)
         images = as_images(grid.field.read((down.start, down.stop), (across.start, across.stop)), net)
         with torch.inference_mode():

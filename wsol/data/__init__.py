@@ -13,6 +13,8 @@ _WHERE = {
     "Manifest": "manifest",
     "read_manifest": "manifest",
     "write_manifest": "manifest",
+    "masks_table": "manifest",
+    "samples_table": "manifest",
     "DrawnMask": "masks",
     "Masks": "masks",
     "POLYGONS": "masks",

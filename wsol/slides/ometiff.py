@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 def write_ome_tiff(
     score: npt.NDArray[np.float32] | Surface,
     path: str | Path,
-    mpp: float | tuple[float, float],
+    mpp: float | tuple[float, float] | None,
     *,
     colors: bool = False,
     tile: int = 256,
@@ -35,7 +35,8 @@ def write_ome_tiff(
     Args:
         score: (h, w) in [0, 1], or a surface.
         path: should end in .ome.tiff.
-        mpp: um per px *of the map*, one number or (x, y); for a map over a slide's `Box` it is box.width * slide.mpp / w.
+        mpp: um per px *of the map*, one number or (x, y); for a map over a slide's `Box` it is box.width * slide.mpp / w. None
+            where it is not known: the file then says nothing of size and place.
         colors: heat colors instead of values.
         tile: side of a tile, a multiple of 16.
         origin_um: (x, y) of the map's corner on the slide.
@@ -44,18 +45,8 @@ def write_ome_tiff(
     import tifffile
 
     surface = surface_of(score)
-    x_um, y_um = (mpp, mpp) if isinstance(mpp, int | float) else mpp
-    if not (x_um > 0 and y_um > 0):
-        raise ValueError(f"mpp must be positive um per px of the map; got {mpp}")
-    metadata = {
-        "axes": "YXS" if colors else "YX",
-        "Name": name,
-        "PhysicalSizeX": x_um,
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": y_um,
-        "PhysicalSizeYUnit": "µm",
-        "Plane": {"PositionX": origin_um[0], "PositionXUnit": "µm", "PositionY": origin_um[1], "PositionYUnit": "µm"},
-    }
+    metadata, resolution = _described(mpp, origin_um)
+    metadata |= {"axes": "YXS" if colors else "YX", "Name": name}
     finest = _Finest(surface, tile, colors)
     options: dict[str, Any] = {"tile": (tile, tile), "compression": "zlib", "photometric": "rgb" if colors else "minisblack"}
     path = Path(path)
@@ -65,7 +56,8 @@ def write_ome_tiff(
         with tifffile.TiffWriter(beside, ome=True, bigtiff=surface.shape[0] * surface.shape[1] > 2**30) as tiff:
             count = finest.levels
             for i in range(count):
-                options |= {"resolution": (1e4 / (x_um * 2**i), 1e4 / (y_um * 2**i)), "resolutionunit": "CENTIMETER"}
+                if resolution:
+                    options |= {"resolution": (resolution[0] / 2**i, resolution[1] / 2**i), "resolutionunit": "CENTIMETER"}
                 if i == 0:
                     shape = (*surface.shape, 3) if colors else surface.shape
                     made: dict[str, Any] = {"shape": shape, "dtype": np.uint8, "metadata": metadata, "subifds": count - 1}
@@ -77,6 +69,20 @@ def write_ome_tiff(
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _described(
+    mpp: float | tuple[float, float] | None, origin_um: tuple[float, float]
+) -> tuple[dict[str, Any], tuple[float, float] | None]:
+    """(OME's words for size and place, px per cm of the finest level); nothing where no size is known."""
+    if mpp is None:
+        return {}, None
+    x_um, y_um = (mpp, mpp) if isinstance(mpp, int | float) else mpp
+    if not (x_um > 0 and y_um > 0):
+        raise ValueError(f"mpp must be positive um per px of the map; got {mpp}")
+    size = {"PhysicalSizeX": x_um, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": y_um, "PhysicalSizeYUnit": "µm"}
+    place = {"PositionX": origin_um[0], "PositionXUnit": "µm", "PositionY": origin_um[1], "PositionYUnit": "µm"}
+    return {**size, "Plane": place}, (1e4 / x_um, 1e4 / y_um)
 
 
 class _Finest:
