@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -293,3 +295,19 @@ def test_real_slide_is_read_as_openslide_reads_it(shared_data, monkeypatch):
         assert without_openslide(slide, monkeypatch) == [True]
         for box in [Box(240, 480, 240, 240), *boxes(300, size=(2967, 2220))]:
             np.testing.assert_array_equal(slide.read(box, 0.499), from_openslide(handle, box))
+
+
+def test_a_closed_slide_gives_its_memory_back(tmp_path, colorful):
+    """Without the garbage collector, as in a training that passes thousands of slides."""
+    path, held = write_jpeg_tiff(tmp_path / "s.tiff", np.tile(colorful, (4, 4, 1))), []
+    tracemalloc.start()
+    gc.disable()
+    try:
+        for _ in range(4):
+            with open_slide(path, mpp=0.5) as slide:
+                slide.read(Box(0, 0, 4 * SIZE[1], 4 * SIZE[0]), 0.5)
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        gc.enable()
+        tracemalloc.stop()
+    assert held[-1] - held[0] < 6 * SIZE[0] * SIZE[1]  # one image has 48 bytes for each of these px

@@ -49,6 +49,10 @@ class TileGrid(ABC):
         self._file = file
         self._decoded = lru_cache(max(2, CACHE // (3 * tile[0] * tile[1])))(self._decode)
 
+    def forget(self) -> None:
+        """Gives the memory of decoded tiles back: the cache refers to its grid, which otherwise waits for the garbage collector."""
+        self._decoded.cache_clear()
+
     @abstractmethod
     def _decode(self, index: int) -> RGB:
         """(height, width, 3) of a tile, or at the far edges at least the part on the level; raises TileError."""

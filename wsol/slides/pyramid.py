@@ -66,6 +66,8 @@ class Pyramid:
             handle.close()
         if self._file is not None:
             os.close(self._file)
+        for tiles in filter(None, self._tiles):
+            tiles.forget()
         self._file, self._tiles = None, []
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> RGB:

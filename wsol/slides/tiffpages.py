@@ -71,6 +71,8 @@ class TiffPages:
     def close(self) -> None:
         """Closes the file."""
         os.close(self._file)
+        for grid in self._levels:
+            grid.forget()
 
 
 class _Segments(TileGrid):
