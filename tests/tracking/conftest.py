@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -84,3 +93,68 @@ def make_scores():
 @pytest.fixture(scope="session")
 def make_full():
     return lambda **options: filled(score_file(**options))
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """The address of an MLflow server with a database and artifacts of its own below `folder`; gone at the end."""
+    port = free_port()
+    command = [
+        sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db",
+        "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    with open(folder / "server.log", "w") as out:
+        running = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(port):
+            if running.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((folder / "server.log").read_text()[-3000:])
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """The address of a socket that takes connections and never says a word."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen(16)
+        yield f"http://127.0.0.1:{one.getsockname()[1]}"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """(address, folder) of a real tracking server."""
+    folder = tmp_path_factory.mktemp("server")
+    with mlflow_server(folder) as address:
+        yield address, folder
+
+
+@pytest.fixture
+def dead():
+    """The address of no server."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def silent():
+    with silent_server() as address:
+        yield address

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from wsol.tracking import dashboard_command, init, log, records
+from wsol.tracking import init, log, records
 from wsol.tracking.mirror import CONTENT, RUN_KEY
 
 
@@ -127,10 +127,3 @@ def test_a_password_in_the_uri_is_refused():
     with pytest.raises(ValueError, match="MLFLOW_TRACKING_PASSWORD") as error:
         init("http://me:secret@example.org", "x")
     assert "secret" not in str(error.value)
-
-
-def test_dashboard_command_opens_the_right_mode():
-    text = dashboard_command("sqlite:////x/mlflow.db", "3")
-    assert "mlflow ui --backend-store-uri sqlite:////x/mlflow.db --host 127.0.0.1 --port 5000 --workers 1" in text
-    assert "http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning&orderByKey=metrics.%60test%2Fpxap%60" in text
-    assert dashboard_command("http://a:1/") == "Open http://a:1/#/experiments?workflowType=machine_learning"

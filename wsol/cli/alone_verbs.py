@@ -69,4 +69,57 @@ def _told(found: dict[str, Any]) -> str:
     return "\n".join([*lines, words, *(f"  {kind:<10} {path}" for kind, path in found["files"].items())])
 
 
-VERBS: dict[str, Callable[..., None]] = {"predict": predict_}
+def new_(
+    study: Annotated[Path, typer.Argument(help="folder to make; its name becomes that of the dataset")],
+    slides: Annotated[Path, typer.Option(help="folder of slides or images, looked through with all folders in it")],
+    labels: Annotated[Path, typer.Option(help="CSV: a column of files, one `label`; maybe patient, mpp, split, mask")],
+    masks: Annotated[Path | None, typer.Option(help="folder of masks named like their slides", exists=True)] = None,
+    positive: Annotated[str | None, typer.Option(help="label whose maps are drawn, such as tumor")] = None,
+    mpp: Annotated[float | None, typer.Option(help="um per px of slides whose files do not say it", min=0.02)] = None,
+    skip: Annotated[bool, typer.Option("--skip", help="leave out what cannot be matched or opened, instead of stopping")] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite the study that is there")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a study of a folder of slides and a CSV of labels: a commented configuration and a checked sample sheet.
+
+    Every file is opened, resolutions are read, labels matched to files, patients and classes counted, and the study is rehearsed
+    as by `wsol config`. What is wrong is said all at once, and nothing is written then.
+
+    Example: wsol new my-study --slides slides --labels labels.csv
+    """
+    from wsol.cli.new import SHOWN, new
+
+    made = new(study, slides=slides, labels=labels, masks=masks, positive=positive, mpp=mpp, skip=skip, force=force)
+    if as_json:
+        typer.echo(json.dumps(made, indent=1))
+        return
+    for kind, words in (("left out", made["left_out"]), ("note", made["notes"])):
+        for text in words[:SHOWN]:
+            typer.echo(f"{kind}: {text}", err=True)
+        if len(words) > SHOWN:
+            typer.echo(f"{kind}: and {len(words) - SHOWN} more; --json lists all", err=True)
+    counts = ", ".join(f"{count} {label}" for label, count in made["classes"].items())
+    typer.echo(f"{made['study']}: {made['samples']} {made['kind']} ({counts}) of {made['patients'] or 'unknown'} patients; run")
+    typer.echo(f"  {made['next']}")
+
+
+def doctor_(
+    results: Annotated[Path, typer.Option(help="folder of the results, for disk, access and database")] = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Say what is missing on this machine, with remedies; exit code 1 if something is without which nothing works.
+
+    Where even this command does not start: python -m wsol.cli.doctor
+
+    Example: wsol doctor --json
+    """
+    from dataclasses import asdict
+
+    from wsol.cli.doctor import code, examine, render
+
+    checks = examine(results)
+    typer.echo(json.dumps([asdict(c) for c in checks], indent=1) if as_json else render(checks))
+    raise typer.Exit(code(checks))
+
+
+VERBS: dict[str, Callable[..., None]] = {"new": new_, "doctor": doctor_, "predict": predict_}

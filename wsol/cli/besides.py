@@ -57,42 +57,46 @@ def list_(
 def config_(
     file: Annotated[Path | None, typer.Argument(help="a study to check")] = None,
     show_reference: Annotated[bool, typer.Option("--reference", help="print the configuration reference (Markdown)")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print what was found as JSON; the exit code stays")] = False,
 ) -> None:
     """Check a study, or print the reference of all keys.
 
     Nothing is run or written: samples are listed, and every model is built with random weights, takes a step on noise and draws a
     map, about a second each. All that would fail is listed at once.
+
+    Example: wsol config my-study/study.yaml
     """
     if show_reference:
         typer.echo(reference())
     elif file is not None:
-        from wsol.cli.rehearsal import rehearse
-
-        study = load_config(file)
-        if findings := rehearse(study):
-            raise ConfigError(str(file), findings)
-        typer.echo(
-            f"{file}: good; {len(study.models)} models, {len(study.maps)} map sets, folds {study.folds}, seeds {study.seeds}"
-        )
+        _rehearse(file, as_json)
     else:
         raise ValueError("name a file to check, or give --reference")
 
 
+def _rehearse(file: Path, as_json: bool) -> None:
+    """Says whether a study would run; exit code 1 if not."""
+    from wsol.cli.rehearsal import rehearse
+
+    study = load_config(file)
+    findings = rehearse(study)
+    if as_json:
+        grid = {"models": list(study.models), "maps": list(study.maps), "folds": study.folds, "seeds": study.seeds}
+        typer.echo(json.dumps({"file": str(file), "good": not findings, "findings": findings, **grid}, indent=1))
+        raise typer.Exit(int(bool(findings)))
+    if findings:
+        raise ConfigError(str(file), findings)
+    typer.echo(f"{file}: good; {len(study.models)} models, {len(study.maps)} map sets, folds {study.folds}, seeds {study.seeds}")
+
+
 def where_(config: Annotated[Path, typer.Option(help="the study")] = Path("configs/demo.yaml")) -> None:
-    """Say where the report, the heat maps and the dashboard of a study are."""
+    """Say where the report, the heat maps and the dashboard of a study are.
+
+    Example: wsol where --config my-study/study.yaml
+    """
     from wsol.cli.report import where
 
     typer.echo(where(load_config(config)))
-
-
-def dashboard_(
-    results: Annotated[Path, typer.Option(help="folder of the results")] = Path("results"),
-    port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 5000,
-) -> None:
-    """Serve the MLflow dashboard on 127.0.0.1 until interrupted."""
-    from wsol.cli.log import serve
-
-    serve(results, port)
 
 
 def faults_(
@@ -100,6 +104,7 @@ def faults_(
     scores: Annotated[list[Path] | None, typer.Option(help="scores.json; give the option once per file")] = None,
     accept: Annotated[list[str] | None, typer.Option(help="a slide that is known to be unusable; once per slide")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON of the records, written where all are accepted")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the records as JSON; the exit code stays")] = False,
 ) -> None:
     """List the slides of a study that could not be read or had no tissue; exit code 1 where there are some.
 
@@ -110,7 +115,9 @@ def faults_(
 
     statuses = [read_json(path) for path in sorted(tiles.glob("*.json"))]
     found = faults(statuses, map(read_json, scores or []))
-    for one in found:
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    for one in [] if as_json else found:
         typer.echo(f"{one['slide']}: {one['status']}: {one['reason']}", err=True)
     left = [one["slide"] for one in found if one["slide"] not in (accept or [])]
     if left:
@@ -174,7 +181,6 @@ VERBS: dict[str, Callable[..., None]] = {
     "list": list_,
     "config": config_,
     "where": where_,
-    "dashboard": dashboard_,
     "faults": faults_,
     "fetch": fetch_,
     "embed": embed_,

@@ -56,7 +56,7 @@ def _evaluate(app: typer.Typer, section: Callable[[type[Section], str], Any]) ->
 
         On an external cohort, a frozen model with its frozen threshold (docs/how-to/evaluate-elsewhere.md):
 
-        wsol evaluate --frozen scores.json --model b-cl.safetensors --sheet other.csv --out elsewhere
+        Example: wsol evaluate --frozen scores.json --model b-cl.safetensors --sheet other.csv --out elsewhere
         """
         if frozen is not None:
             from wsol.cli.external import evaluate_external
@@ -90,7 +90,7 @@ def _probe(app: typer.Typer, section: Callable[[type[Section], str], Any]) -> No
         model: Annotated[Path, typer.Option(help="checkpoint (.safetensors)", exists=True)],
         manifest: Annotated[Path, typer.Option(help="manifest.parquet written by `wsol prepare`", exists=True, dir_okay=False)],
         out: Annotated[Path, typer.Option(help="where to write what was found (JSON)")],
-        key: Annotated[str, typer.Option(help="JSON with dataset, model, fold, seed, checkpoint, set, split")],
+        key: Annotated[str, typer.Option(help="JSON with dataset, model, fold, seed, checkpoint, set, split, or its file")],
         settings: Settings = "{}",
         masks: MasksPath = None,
         tiles: Annotated[Path | None, typer.Option(help="folder of tile tables (slide datasets)")] = None,
@@ -100,15 +100,17 @@ def _probe(app: typer.Typer, section: Callable[[type[Section], str], Any]) -> No
         """Ask the network about its maps: faithfulness (pixels taken away) and sanity (weights randomized, labels shuffled).
 
         Masks are opened only for pointing games, and the result says how many.
+
+        Example: wsol probe --model b-cl.safetensors --manifest m.parquet --settings probe.json --key key.json --out out.json
         """
         from wsol.cli.files import parse_yaml
         from wsol.cli.probe import probe
 
-        given = parse_yaml(settings if settings.lstrip().startswith("{") else Path(settings).read_text())
+        given, about = (parse_yaml(t if t.lstrip().startswith("{") else Path(t).read_text()) for t in (settings, key))
         drawn = {name: given.pop(name) for name in ("methods", "map_class", "device") if name in given}
         checked = section(Probe, json.dumps(given)).model_dump(exclude={"shuffled"})
         probe(
-            {**checked, **drawn}, model=model, manifest=manifest, masks=masks, key=json.loads(key), out=out,
+            {**checked, **drawn}, model=model, manifest=manifest, masks=masks, key=about, out=out,
             shuffled=shuffled, tiles=tiles, threads=threads,
         )  # fmt: skip
 
@@ -124,12 +126,13 @@ def audit_(
     out: Annotated[Path | None, typer.Option(help="where to write the findings (JSON)")] = None,
     samples: Annotated[int, typer.Option(help="maps read per method, and masks", min=1)] = 64,
     strict: Annotated[bool, typer.Option("--strict", help="exit with 1 if there is an error among the findings")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON, for scripts")] = False,
 ) -> None:
     """Look for the field's known sins: leaks, thresholds from test masks, maps of the true class, missing masks, missing floors.
 
-    Of a study: wsol audit --manifest m.parquet --masks k.parquet --results results --scores a/scores.json --scores b/scores.json
+    Example, of a study: wsol audit --manifest m.parquet --masks k.parquet --results results --scores a/scores.json
 
-    Of any other tool: wsol audit --sheet sheet.csv --maps maps/ --masks masks/
+    Example, of any other tool: wsol audit --sheet sheet.csv --maps maps/ --masks masks/
     """
     from wsol.cli.audit import audit, audit_foreign, render
 
@@ -141,7 +144,7 @@ def audit_(
         )
     else:
         raise ValueError("give --manifest (a study) or --sheet (results of another tool)")
-    typer.echo(render(found))
+    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else render(found))
     if strict and any(f.severity == "error" for f in found):
         raise typer.Exit(1)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsol.cli.files import read_json, write_json
+from wsol.cli.plan import RUN
 from wsol.cli.results import histories, read_scores, settings
 
 
@@ -32,43 +33,45 @@ def log_runs(
         histories=histories(scores, results),
         params=settings(scores, results),
         audit={found["dataset"]: found} if found else None,
+        weights=_weights(scores, results),
     )
     done: Any = log(made, tracking_uri, experiment)
     write_json(out, {"experiment": experiment, "runs": [record.run_key for record in made], "logged": str(done)})
 
 
+def _weights(scores: list[dict[str, Any]], results: Path) -> dict[tuple[str, int, int, str], Path]:
+    """(model, fold, seed, checkpoint) -> its file, for those that were kept."""
+    found = {}
+    for key in (one["key"] for one in scores):
+        path = results / "train" / RUN.format(**key) / f"{key['checkpoint']}.safetensors"
+        if path.is_file():
+            found[(str(key["model"]), int(key["fold"]), int(key["seed"]), str(key["checkpoint"]))] = path
+    return found
+
+
 def serve(results: Path, port: int) -> None:
-    """Serve the dashboard on 127.0.0.1 until interrupted.
+    """Serve the dashboard on 127.0.0.1 until interrupted; for studies that are logged to a server only say where it is.
 
     Raises:
         FileNotFoundError: nothing has been logged yet.
     """
-    from wsol.tracking import dashboard_command
+    from wsol.tracking import links
 
     database = (results / "log" / "mlflow.db").absolute()
-    if not database.is_file():
+    stamps = [read_json(stamp) for stamp in sorted((results / "log").glob("*/experiment.json"))]
+    if not stamps:
         raise FileNotFoundError(f"{database}: nothing has been logged yet; run `make demo` (or snakemake with your study) first")
-    uri = f"sqlite:///{database}"
-    for stamp in sorted((results / "log").glob("*/experiment.json")):
-        known = read_json(stamp)
-        link = dashboard_command(uri, known["experiment_id"], port=port).rsplit(maxsplit=1)[-1]
-        print(f"{known['experiment']}: {link}", flush=True)
+    for known in stamps:
+        uri = str(known["tracking_uri"])
+        print(f"{known['experiment']}:", flush=True)
+        address = uri if uri.startswith("http") else f"http://127.0.0.1:{port}"
+        for what, link in links(address, known["experiment_id"]).items():
+            print(f"  {what:<34} {link}", flush=True)
+    if not database.is_file():
+        return
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_DISABLE_AGENT_HINT": "true"}
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", f"sqlite:///{database}"]
     try:
-        subprocess.run(command, check=True, env=environment)
+        subprocess.run([*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"], check=True, env=environment)
     except KeyboardInterrupt:
         print("dashboard closed", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from wsol import __version__
-from wsol.cli import alone_verbs, besides, evaluation_verbs
+from wsol.cli import alone_verbs, besides, evaluation_verbs, tracking_verbs
 from wsol.cli.config import ConfigError, parse
 from wsol.cli.files import parse_yaml
 from wsol.cli.schema import Heatmap, MapClass, Prepare, Section, Tile
@@ -17,7 +18,10 @@ from wsol.cli.schema import Heatmap, MapClass, Prepare, Section, Tile
 app = typer.Typer(
     name="wsol",
     help="Weakly-supervised localization for histology: from slide labels to maps, and to numbers that can be trusted.\n\n"
-    "Most users run the whole line with `snakemake --cores 2 --configfile my-study.yaml`; each verb below is one step of it.",
+    "Most users run the whole line with `snakemake --cores 2 --configfile my-study.yaml`; each verb below is one step of it.\n\n"
+    "Start: `wsol doctor`, then `wsol new my-study --slides slides --labels labels.csv`.",
+    epilog="Exit codes: 0 done; 1 wrong input, or a check that says no (its message says what to do); 2 wrong command line; 3 "
+    "MLflow does not answer (results stand, log again); 130 interrupted. Messages go to standard error.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -173,7 +177,10 @@ def fit_floors_(
     mpp: Annotated[float, typer.Option(help="um per px for slides", min=0.05)] = 2.0,
     tiles: Annotated[Path | None, typer.Option(help="folder of tile tables (slide datasets)")] = None,
 ) -> None:
-    """Fit the pixel regression on the few validation masks: the floor that labels alone should beat."""
+    """Fit the pixel regression on the few validation masks: the floor that labels alone should beat.
+
+    Example: wsol fit-floors --manifest m.parquet --masks k.parquet --out floors.json
+    """
     from wsol.cli.floors import fit_floors
 
     fit_floors(manifest=manifest, masks=masks, out=out, fold=fold, mpp=mpp, tiles=tiles)
@@ -191,7 +198,10 @@ def draw_floors_(
     mpp: Annotated[float, typer.Option(help="um per px for slides", min=0.05)] = 2.0,
     tiles: Annotated[Path | None, typer.Option(help="tile table of that slide")] = None,
 ) -> None:
-    """Draw the maps that need no network: all-ones, random, hematoxylin, blue minus red, pixel regression."""
+    """Draw the maps that need no network: all-ones, random, hematoxylin, blue minus red, pixel regression.
+
+    Example: wsol draw-floors --model floors.json --manifest m.parquet --split test --out floors.h5
+    """
     from wsol.cli.floors import draw_floors
 
     draw_floors(model=model, manifest=manifest, out=out, split=split, fold=fold, slide=slide, seed=seed, mpp=mpp, tiles=tiles)
@@ -206,7 +216,10 @@ def heatmap_(
     masks: Annotated[Path | None, typer.Option(help="masks.parquet, to draw the outline of the truth")] = None,
     settings: Settings = "{}",
 ) -> None:
-    """Overlay PNG, QuPath GeoJSON and pyramidal OME-TIFF of maps, at the threshold that `evaluate` chose."""
+    """Overlay PNG, QuPath GeoJSON and pyramidal OME-TIFF of maps, at the threshold that `evaluate` chose.
+
+    Example: wsol heatmap --manifest m.parquet --maps maps.h5 --scores scores.json --out heatmap/index.json
+    """
     from wsol.cli.heatmap import heatmap
 
     heatmap(_section(Heatmap, settings), manifest=manifest, masks=masks, maps=maps, scores=scores, out=out)
@@ -223,36 +236,19 @@ def report_(
     audit: Annotated[Path | None, typer.Option(help="findings of `wsol audit` (JSON)", exists=True)] = None,
     probes: Annotated[list[Path] | None, typer.Option(help="JSON of `wsol probe`; give the option once per file")] = None,
 ) -> None:
-    """One self-contained HTML page: leaderboard with badges, thresholds, differences, overlays, audit, provenance."""
+    """One self-contained HTML page: leaderboard with badges, thresholds, differences, overlays, audit, provenance.
+
+    Example: wsol report --scores a/scores.json --scores b/scores.json --results results --out report/index.html
+    """
     from wsol.cli.report import report
 
     report(scores, out=out, results=results, title=title, audit=audit, probes=probes or [])
 
 
-@app.command("log")
-def log_(
-    tracking_uri: Annotated[str, typer.Option(help="MLflow tracking URI")],
-    experiment: Annotated[str, typer.Option(help="MLflow experiment")],
-    out: Annotated[Path, typer.Option(help="stamp (JSON) that says what was logged")],
-    init: Annotated[bool, typer.Option("--init", help="only create the database and the experiment")] = False,
-    scores: Annotated[list[Path] | None, typer.Option(help="scores.json; give the option once per file")] = None,
-    results: Annotated[Path, typer.Option(help="folder of the results, where pictures and histories are found")] = Path(
-        "results"
-    ),
-    audit: Annotated[Path | None, typer.Option(help="findings of `wsol audit` (JSON), to tag the runs", exists=True)] = None,
-) -> None:
-    """Mirror results to MLflow, one flat run per method; logging twice changes nothing."""
-    from wsol.cli.log import init_tracking, log_runs
-
-    if init:
-        init_tracking(tracking_uri, experiment, out=out)
-    else:
-        log_runs(scores or [], results=results, tracking_uri=tracking_uri, experiment=experiment, out=out, audit=audit)
-
-
 evaluation_verbs.attach(app, _section)
 besides.attach(app)
 alone_verbs.attach(app)
+tracking_verbs.attach(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -263,16 +259,16 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 
 def main() -> None:
-    """Run the command line: a wrong input ends in one clear line and exit code 1, not in a traceback."""
+    """Run the command line: a wrong input ends in one clear line and an exit code, not in a traceback."""
+    from wsol.tracking import TrackingError
+
     try:
         app()
     except (ConfigError, ValueError, FileNotFoundError, RuntimeError) as error:
-        import os
-
         if os.environ.get("WSOL_TRACEBACK"):
             raise
         print(f"wsol: error: {error}\n(set WSOL_TRACEBACK=1 for the traceback)", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(3 if isinstance(error, TrackingError) else 1)
     except OSError as error:
         print(
             f"wsol: error: {error.strerror or error}: {error.filename or ''}; check the path, permissions and free space",

@@ -21,7 +21,9 @@ _WHERE = {
     "init": "mirror",
     "log": "mirror",
     "Logged": "mirror",
-    "dashboard_command": "mirror",
+    "links": "dashboard",
+    "refuse_secrets": "server",
+    "TrackingError": "server",
 }
 
 __all__ = [*_WHERE]

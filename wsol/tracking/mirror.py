@@ -2,24 +2,24 @@
 
 MLflow 3 facts that shape this: several processes creating one SQLite database break it (so `init` goes first, once); metrics are
 append-only (so changed content becomes a new run and the old one is deleted); single-metric calls are slow and asynchronous ones
-lose rows silently (so `log_batch`, synchronous); paths are stored absolute; telemetry and hints are off.
+lose rows silently (so `log_batch`, synchronous); paths are stored absolute.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
+from wsol.tracking.dashboard import DESCRIPTION, VIEW, views
 from wsol.tracking.origin import config_hash, file_hash
 from wsol.tracking.record import Record
+from wsol.tracking.server import alone, connect, database_of, reached
+from wsol.tracking.weights import loading, log_weights, weights_hash
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,30 +28,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RUN_KEY, CONTENT = "wsol.run_key", "wsol.content"
-LAYOUT = 2
+LAYOUT = 3
 """Goes into the content hash: raise it when records are written differently, and everything is logged anew."""
 METRICS_PER_BATCH, WORDS_PER_BATCH = 900, 90
 PICTURE_SIDE = 800
-
-DESCRIPTION = """\
-**One row is one map method on one trained model** (dataset, model, checkpoint, fold, seed, method, protocol).
-All rates are in percent.
-
-- `test/pxap`: area under the pixel precision-recall curve, pooled. `_low`, `_high`: its 95 % interval over patients.
-- `test_<class>/...`: the same for the samples of one class.
-- `test/dice`: at the threshold whose origin is the tag `threshold_source`.
-- `test/oracle_dice`: at the best threshold on the test masks themselves: a bound, not a result.
-- `test/patient_pxap`, `test/image_pxap`: mean over patients or images, each counting once.
-- `test/normalized_ap`: 0 is a random map, whatever the prevalence. `test/auc`: pixels, ROC.
-- `test/over_activated`, `test/under_activated`: share of images marked far too much, far too little.
-- `test/lesions_hit`, `test/froc`, `test/max_box_acc_v2`: lesions, points and boxes that are found.
-- `test/ece`, `test/brier`: calibration of the class probabilities, lower is better; Brier is no percentage.
-- `test/plateau_pct`: share of all thresholds within 95 % of the best Dice: wide is good.
-- `test/dice_lost_to_threshold`: oracle minus chosen.
-- `threshold_pct/...`: whole curves, the step is the threshold in percent. A curve's last value is not a score.
-- Rows with tag `kind` = `floor` need no training; a localizer below them has learned nothing useful about place.
-- Tags `badge.*` say under which rules a number was made; `audit.errors` says whether the auditor objects.
-"""
 
 
 @dataclass
@@ -62,25 +42,6 @@ class Logged:
     created: int = 0
     replaced: int = 0
     unchanged: int = 0
-
-
-def _client(tracking_uri: str) -> MlflowClient:
-    if urlsplit(tracking_uri).password:
-        raise ValueError(
-            "the tracking URI holds a password; give it by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
-        )
-    # Both are read while mlflow is imported. Telemetry understands the word only.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-
-
-def _database(tracking_uri: str) -> Path | None:
-    """The file of a SQLite tracking URI; None for a server or another database."""
-    found = re.fullmatch(r"sqlite:///(.+)", tracking_uri)
-    return Path(found[1]).absolute() if found else None
 
 
 def init(tracking_uri: str, experiment: str, artifact_root: str | Path | None = None) -> str:
@@ -96,22 +57,23 @@ def init(tracking_uri: str, experiment: str, artifact_root: str | Path | None = 
         The experiment's id.
 
     Raises:
-        ValueError: a password in the URI.
+        ValueError: a secret in the URI.
+        TrackingError: the server does not answer, or refuses.
     """
-    client = _client(tracking_uri)
-    database = _database(tracking_uri)
-    if database:
+    client = connect(tracking_uri)
+    if database := database_of(tracking_uri):
         database.parent.mkdir(parents=True, exist_ok=True)
         artifact_root = artifact_root or database.parent / "artifacts"
-    known = client.get_experiment_by_name(experiment)
-    if known is None:
-        place = Path(artifact_root).absolute().as_uri() if artifact_root else None
-        number = str(client.create_experiment(experiment, artifact_location=place))
-    else:
-        number = str(known.experiment_id)
-        if known.lifecycle_stage == "deleted":
-            client.restore_experiment(number)
-    client.set_experiment_tag(number, "mlflow.note.content", DESCRIPTION)
+    with alone(tracking_uri), reached(tracking_uri):
+        known = client.get_experiment_by_name(experiment)
+        if known is None:
+            place = Path(artifact_root).absolute().as_uri() if artifact_root else None
+            number = str(client.create_experiment(experiment, artifact_location=place))
+        else:
+            number = str(known.experiment_id)
+            if known.lifecycle_stage == "deleted":
+                client.restore_experiment(number)
+        client.set_experiment_tag(number, "mlflow.note.content", DESCRIPTION)
     return number
 
 
@@ -122,18 +84,30 @@ def log(records: Iterable[Record], tracking_uri: str, experiment: str) -> Logged
     content; else it is written anew and the old one deleted afterwards, so that a killed call is repaired by the next one.
 
     Raises:
-        ValueError: the experiment does not exist (`init` creates it), or two records have one key.
+        ValueError: the experiment does not exist (`init` creates it), two records have one key, or a secret in the URI.
+        TrackingError: the server does not answer, or refuses; what was logged until then stays and is completed by the next call.
     """
-    client = _client(tracking_uri)
-    known = client.get_experiment_by_name(experiment)
-    if known is None:
-        raise ValueError(f"no experiment {experiment!r} in the tracking database; run `wsol log --init` (rule mlflow_init) first")
+    client, wanted = connect(tracking_uri), list(records)
+    with alone(tracking_uri), reached(tracking_uri):
+        known = client.get_experiment_by_name(experiment)
+        if known is None:
+            raise ValueError(
+                f"no experiment {experiment!r} in the tracking database; run `wsol log --init` (rule mlflow_init) first"
+            )
+        done = _bring(client, str(known.experiment_id), wanted)
+        for key, state in views(sorted({split for record in wanted for split in splits(record)})).items():
+            client.set_experiment_tag(known.experiment_id, f"{VIEW}{key}", state)
+    return done
+
+
+def _bring(client: MlflowClient, experiment_id: str, wanted: Sequence[Record]) -> Logged:
+    """The runs as the records say."""
     old: dict[str, list[Run]] = {}
-    for run in _all_runs(client, known.experiment_id):
+    for run in _all_runs(client, experiment_id):
         if RUN_KEY in run.data.tags:
             old.setdefault(run.data.tags[RUN_KEY], []).append(run)
     done = Logged()
-    for record in records:
+    for record in wanted:
         if record.run_key in done.runs:
             raise ValueError(f"two records of {record.name}; merge them before logging")
         content, same, stale = content_hash(record), None, []
@@ -143,7 +117,7 @@ def log(records: Iterable[Record], tracking_uri: str, experiment: str) -> Logged
             else:
                 stale.append(run)
         if same is None:
-            done.runs[record.run_key] = _write(client, known.experiment_id, record, content)
+            done.runs[record.run_key] = _write(client, experiment_id, record, content)
         else:
             done.runs[record.run_key] = same.info.run_id
         done.unchanged += same is not None
@@ -155,24 +129,13 @@ def log(records: Iterable[Record], tracking_uri: str, experiment: str) -> Logged
 
 
 def content_hash(record: Record) -> str:
-    """16 hex digits of all that is logged of a record, pictures by their content."""
+    """16 hex digits of all that is logged of a record, pictures and weights by their content."""
     plain = asdict(record) | {
         "layout": LAYOUT,
+        "weights": weights_hash(record.weights),
         "pictures": [[p.sample, p.step, p.split, file_hash(p.path)] for p in record.pictures],
     }
     return config_hash(plain)
-
-
-def dashboard_command(tracking_uri: str, experiment_id: str = "", *, port: int = 5000) -> str:
-    """Text that tells how to open the dashboard; the link opens it in its machine-learning mode (the default is another one)."""
-    path = "/#/experiments?workflowType=machine_learning"
-    if experiment_id:  # best map first
-        order = "orderByKey=metrics.%60test%2Fpxap%60&orderByAsc=false"
-        path = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&{order}"
-    if re.match(r"https?://", tracking_uri):
-        return f"Open {tracking_uri.rstrip('/')}{path}"
-    server = f"mlflow ui --backend-store-uri {tracking_uri} --host 127.0.0.1 --port {port} --workers 1"
-    return f"{server}\nthen open http://127.0.0.1:{port}{path}"
 
 
 def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
@@ -186,12 +149,9 @@ def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
 
 
 def _write(client: MlflowClient, experiment_id: str, record: Record, content: str) -> str:
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import LoggedModelInput, Metric, Param, RunTag
 
     now = int(time.time() * 1000)
-    tags = {**record.tags, RUN_KEY: record.run_key}
-    if record.note:
-        tags["mlflow.note.content"] = record.note
     run = client.create_run(experiment_id, run_name=record.name, start_time=now, tags={RUN_KEY: record.run_key})
     number = str(run.info.run_id)
     metrics = [Metric(k, v, now, 0) for k, v in record.metrics.items()]
@@ -200,9 +160,12 @@ def _write(client: MlflowClient, experiment_id: str, record: Record, content: st
         client.log_batch(number, metrics=some, synchronous=True)
     for pairs in _chunks(list(record.params.items()), WORDS_PER_BATCH):
         client.log_batch(number, params=[Param(k, v[:6000]) for k, v in pairs], synchronous=True)
-    for pairs in _chunks(list(tags.items()), WORDS_PER_BATCH):
+    model = log_weights(client, experiment_id, record)
+    note = [record.note, "" if model is None or record.weights is None else loading(model, record.weights)]
+    tags = {**record.tags, "mlflow.note.content": "\n\n".join(filter(None, note))}
+    for pairs in _chunks([(k, v) for k, v in tags.items() if v], WORDS_PER_BATCH):
         client.log_batch(number, tags=[RunTag(k, v[:8000]) for k, v in pairs], synchronous=True)
-    client.log_inputs(number, datasets=_datasets(record))
+    client.log_inputs(number, datasets=_datasets(record), models=None if model is None else [LoggedModelInput(model)])
     _log_pictures(client, number, record)
     client.set_tag(number, CONTENT, content)
     client.set_terminated(number, status="FINISHED", end_time=now)
@@ -214,9 +177,13 @@ def _datasets(record: Record) -> list[DatasetInput]:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     digest = record.inputs.get("manifest") or config_hash(record.inputs)
-    splits = sorted(k.removesuffix("/samples") for k in record.metrics if k.endswith("/samples") and "_" not in k)
     data = Dataset(name=str(record.key["dataset"]), digest=digest[:36], source_type="local", source="{}")
-    return [DatasetInput(data, tags=[InputTag("mlflow.data.context", ", ".join(splits) or "none")])]
+    return [DatasetInput(data, tags=[InputTag("mlflow.data.context", ", ".join(splits(record)) or "none")])]
+
+
+def splits(record: Record) -> list[str]:
+    """The splits that a record has scores of."""
+    return sorted(k.removesuffix("/samples") for k in record.metrics if k.endswith("/samples") and "_" not in k)
 
 
 def _log_pictures(client: MlflowClient, run_id: str, record: Record) -> None:

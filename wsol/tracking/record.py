@@ -23,7 +23,7 @@ class Picture:
 
 @dataclass
 class Record:
-    """One flat run: what was run (`key`, `params`), under which protocol (`tags`), with what result (the rest)."""
+    """One flat run: what was run (`key`, `params`, checkpoint in `weights`), under which protocol (`tags`), with what result."""
 
     key: dict[str, Any]
     name: str
@@ -35,6 +35,7 @@ class Record:
     skipped: list[str] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
     note: str = ""
+    weights: Path | None = None
 
     @property
     def run_key(self) -> str:

@@ -46,6 +46,7 @@ def records(
     histories: Mapping[tuple[str, int, int], Sequence[Mapping[str, float]]] | None = None,
     params: Mapping[str, Mapping[str, Any]] | None = None,
     audit: Mapping[str, Mapping[str, int]] | None = None,
+    weights: Mapping[tuple[str, int, int, str], Path] | None = None,
     root: str | Path = ".",
     pictures: int = 12,
 ) -> list[Record]:
@@ -56,6 +57,7 @@ def records(
         histories: (model, fold, seed) -> rows of its history.csv.
         params: model -> plain settings, logged as parameters (nested ones as ``train.lr``).
         audit: dataset -> ``{"errors", "warnings"}``, how many the auditor found; tags of every run of the dataset.
+        weights: (model, fold, seed, checkpoint) -> its checkpoint (.safetensors).
         root: folder that relative overlay paths start from.
         pictures: overlays kept for each split: the ranks of Dice spread evenly from worst to best.
 
@@ -80,6 +82,7 @@ def records(
     for record in found.values():
         place = (str(record.key["model"]), int(record.key["fold"]), int(record.key["seed"]))
         _training_curves(record, (histories or {}).get(place, []))
+        record.weights = (weights or {}).get((*place, str(record.key["checkpoint"])))
         counts = (audit or {}).get(str(record.key["dataset"]), {})
         record.tags |= {f"audit.{name}": str(counts[name]) for name in ("errors", "warnings") if name in counts}
         if record.skipped:
