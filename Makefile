@@ -31,8 +31,9 @@ test: .venv/installed  ## the whole test suite
 dashboard: .venv/installed  ## open the MLflow dashboard of the demo on 127.0.0.1
 	$(BIN)/wsol dashboard --results $(RESULTS) --port $(PORT)
 
-lint: .venv/installed  ## ruff, formatting, types
+lint: .venv/installed  ## ruff, formatting, types; snakefmt and Snakemake's own linter
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow && $(BIN)/snakemake --lint
 
 bench: .venv/installed  ## every benchmark: each prints ratios against a named peer
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

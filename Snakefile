@@ -5,6 +5,6 @@ include: "workflow/Snakefile"
 # An included file never sets the default target, so the root names it.
 rule default:
     default_target: True
-    localrule: True
     input:
         rules.all.input,
+    localrule: True

@@ -83,4 +83,4 @@ def test_a_study_plans_them_as_slides(studies):
     )
     assert source_options(study)["out"] == "results/prepare/cut/slides"
     assert plan(study).by_slide
-    assert plan(study).all_slides() == [f"s{i}" for i in range(6)]
+    assert sorted({s for slides in plan(study).slides.values() for s in slides}) == [f"s{i}" for i in range(6)]

@@ -29,6 +29,13 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.+-]*"
+UNIT = "{split}/{slide}" if PLAN.by_slide else "{split}"
+UNIT_LOG = "{split}-{slide}" if PLAN.by_slide else "{split}"
+FLOOR_RUN = RUN.replace("{model}", FLOORS["model"])
+ONE_SLIDE = "--slide {wildcards.slide} --tiles {input.tiles} " if PLAN.by_slide else ""
+TRACKING_URI = STUDY.log.tracking_uri or f"sqlite:///{Path(R).absolute()}/log/mlflow.db"
+# A rule's outputs are the same for all its models, and one that trains on the masks of valpx keeps no checkpoint chosen on them.
+ON_VALPX = [name for name in STUDY.models if STUDY.kept(name) != STUDY.checkpoints]
 
 
 wildcard_constraints:
@@ -39,7 +46,18 @@ wildcard_constraints:
     fold=r"\d+",
     seed=r"\d+",
     split=r"valcl|test",
+    part=r"training|valpx|valcl|test",
     slide=r"[^/]+",
+
+
+def growing(first):
+    """A resource (MB, minutes) that grows by `first` at each attempt; who retries is the profile, not the rule."""
+    return lambda w, attempt: first * attempt
+
+
+def gpus(device, count=1):
+    """GPUs of a job: as many as it has processes where the study says `device: cuda`; `auto` takes what its machine has."""
+    return count if device.startswith("cuda") else 0
 
 
 def settings(**parts):
@@ -103,20 +121,43 @@ def run_key(w):
     return settings(**{k: w[k] for k in ("dataset", "model", "checkpoint", "set", "split")}, fold=int(w.fold), seed=int(w.seed))
 
 
-def tile_tables(slides):
-    return [f"{R}/tile/{DATASET}/{slide}.parquet" for slide in slides]
+def unit_tiles(w):
+    """The tile table of the slide of a job; images have none."""
+    return f"{R}/tile/{DATASET}/{w.slide}.parquet" if PLAN.by_slide else []
+
+
+def tiled(fold, part):
+    """The stamp of all tile tables of one part of a fold; images have none.
+
+    Who reads thousands of files waits for a stamp: Snakemake compares the inputs of a job with those of each job that reads from it.
+    """
+    return f"{R}/tile/{DATASET}.done/fold{fold}-{part}" if PLAN.by_slide else []
+
+
+def all_tiled():
+    return [tiled(fold, part) for fold in STUDY.folds for part in ("training", "test") if PLAN.by_slide]
+
+
+def drawn(w, split):
+    """The stamp of all maps of one split of one map set (floors included), or, of images, their one map file."""
+    return map_base(w, split) + (".done" if PLAN.by_slide else "")
+
+
+def pictured():
+    """The stamps of the pictures of each map set and split."""
+    return [
+        (f"{R}/heatmap/{MAPS}/{{split}}.done" if PLAN.by_slide else f"{R}/heatmap/{MAPS}/{{split}}/index.json").format(
+            **run, split=split
+        )
+        for run in PLAN.runs(floors=False)
+        for split in STUDY.evaluate.splits
+    ]
 
 
 def map_base(w, split):
     """The map file of one split, or the folder with one file per slide."""
     base = MAPS.format(**{k: w[k] for k in ("dataset", "model", "fold", "seed", "checkpoint", "set")})
     return f"{R}/localize/{base}/{split}" + ("" if PLAN.by_slide else ".h5")
-
-
-def map_files(w, split):
-    """All map files of one split of one map set (floors included)."""
-    base = map_base(w, split)
-    return [f"{base}/{unit.split('/', 1)[1]}.h5" for unit in PLAN.units(int(w.fold), split)] if PLAN.by_slide else [base]
 
 
 def scores(floors=True):

@@ -2,16 +2,27 @@ rule evaluate:
     input:
         manifest=rules.prepare.output.manifest,
         masks=rules.prepare.output.masks,
-        maps=lambda w: map_files(w, w.split),
-        validation=lambda w: map_files(w, "valcl"),
+        maps=lambda w: drawn(w, w.split),
+        validation=lambda w: drawn(w, "valcl"),
         record=lambda w: f"{R}/train/{RUN}/".format(**w) + ("none.json" if w.model == "floors" else "run.json"),
     output:
-        scores=f"{R}/evaluate/{MAPS}/{{split}}/scores.json",
+        scores=report(
+            f"{R}/evaluate/{MAPS}/{{split}}/scores.json",
+            caption="../report/scores.rst",
+            category="Scores",
+            subcategory="{model}",
+            labels={**{part: f"{{{part}}}" for part in ("checkpoint", "set", "fold", "seed", "split")}},
+        ),
         curves=f"{R}/evaluate/{MAPS}/{{split}}/curves.parquet",
     log:
         f"logs/evaluate/{MAPS}-{{split}}.log",
     benchmark:
         f"{R}/benchmark/evaluate/{MAPS}/{{split}}.tsv"
+    conda:
+        "wsol"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(480),
     params:
         settings=settings(**STUDY.evaluate.model_dump()),
         # A folder, not a list: thousands of slides do not fit in one command line.
@@ -33,11 +44,36 @@ rule heatmap:
         index=f"{R}/heatmap/{MAPS}/{UNIT}/index.json",
     log:
         f"logs/heatmap/{MAPS}-{UNIT_LOG}.log",
+    benchmark:
+        f"{R}/benchmark/heatmap/{MAPS}/{UNIT_LOG}.tsv"
+    conda:
+        "wsol"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=settings(**STUDY.heatmap.model_dump()),
     shell:
         "wsol heatmap --manifest {input.manifest} --masks {input.masks} --maps {input.maps} --scores {input.scores}"
         " --settings {params.settings:q} --out {output.index} 2> {log}"
+
+
+if PLAN.by_slide:
+
+    rule gather_heatmaps:
+        input:
+            lambda w: expand(f"{R}/heatmap/{MAPS}/{{unit}}/index.json", **w, unit=PLAN.units(int(w.fold), w.split)),
+        output:
+            touch(f"{R}/heatmap/{MAPS}/{{split}}.done"),
+        log:
+            f"logs/heatmap/{MAPS}-{{split}}.done.log",
+        benchmark:
+            f"{R}/benchmark/heatmap/{MAPS}/{{split}}.done.tsv"
+        localrule: True
+        conda:
+            "wsol"
+        shell:
+            "echo pictured > {log}"
 
 
 # Pixels are taken away (faithfulness) and weights are (sanity); off unless the study's `probe.samples` is above 0.
@@ -47,7 +83,7 @@ rule probe:
         recipe=f"{R}/train/{RUN}/{{checkpoint}}.json",
         manifest=rules.prepare.output.manifest,
         masks=rules.prepare.output.masks,
-        tiles=lambda w: tile_tables(PLAN.slides.get((int(w.fold), w.split), [])),
+        tiles=lambda w: tiled(w.fold, w.split),
         shuffled=shuffled_checkpoint,
     output:
         probe=f"{R}/probe/{MAPS}/{{split}}.json",
@@ -55,9 +91,18 @@ rule probe:
         f"logs/probe/{MAPS}-{{split}}.log",
     benchmark:
         f"{R}/benchmark/probe/{MAPS}/{{split}}.tsv"
+    conda:
+        "wsol"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        gpu=gpus(STUDY.localize.device),
     params:
         settings=lambda w: settings(
-            methods=STUDY.methods(w.set), map_class=STUDY.localize.map_class, device=STUDY.localize.device, **STUDY.probe.model_dump(exclude={"shuffled"})
+            methods=STUDY.methods(w.set),
+            map_class=STUDY.localize.map_class,
+            device=STUDY.localize.device,
+            **STUDY.probe.model_dump(exclude={"shuffled"}),
         ),
         key=run_key,
         tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
@@ -74,11 +119,19 @@ rule audit:
         manifest=rules.prepare.output.manifest,
         masks=rules.prepare.output.masks,
     output:
-        audit=f"{R}/audit/{DATASET}/audit.json",
+        audit=report(f"{R}/audit/{DATASET}/audit.json", caption="../report/audit.rst", category="Study"),
     log:
         f"logs/audit/{DATASET}.log",
+    benchmark:
+        f"{R}/benchmark/audit/{DATASET}.tsv"
+    conda:
+        "wsol"
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
+        results=lambda w: R,
         scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
         ledger=f"--ledger {STUDY.evaluate.ledger}" if STUDY.evaluate.ledger else "",
     shell:
-        "wsol audit --manifest {input.manifest} --masks {input.masks} --results {R} {params.scores} {params.ledger} --out {output.audit} 2> {log}"
+        "wsol audit --manifest {input.manifest} --masks {input.masks} --results {params.results} {params.scores} {params.ledger} --out {output.audit} 2> {log}"

@@ -1,13 +1,3 @@
-UNIT = "{split}/{slide}" if PLAN.by_slide else "{split}"
-UNIT_LOG = "{split}-{slide}" if PLAN.by_slide else "{split}"
-FLOOR_RUN = "{dataset}/floors/fold{fold}/seed{seed}"
-ONE_SLIDE = "--slide {wildcards.slide} --tiles {input.tiles} " if PLAN.by_slide else ""
-
-
-def unit_tiles(w):
-    return tile_tables([w.slide]) if PLAN.by_slide else []
-
-
 rule localize:
     input:
         model=f"{R}/train/{RUN}/{{checkpoint}}.safetensors",
@@ -20,6 +10,12 @@ rule localize:
         f"logs/localize/{MAPS}-{UNIT_LOG}.log",
     benchmark:
         f"{R}/benchmark/localize/{MAPS}/{UNIT_LOG}.tsv"
+    conda:
+        "wsol"
+    resources:
+        mem_mb=growing(STUDY.localize.memory_mb + 1500),
+        runtime=growing(120),
+        gpu=gpus(STUDY.localize.device),
     params:
         settings=set_settings,
     shell:
@@ -33,11 +29,18 @@ rule fit_floors:
     input:
         manifest=rules.prepare.output.manifest,
         masks=rules.prepare.output.masks,
-        tiles=lambda w: tile_tables(PLAN.slides.get((int(w.fold), "valpx"), [])),
+        tiles=lambda w: tiled(w.fold, "valpx"),
     output:
         model=f"{R}/train/{FLOOR_RUN}/none.json",
     log:
         f"logs/train/{FLOOR_RUN}.log",
+    benchmark:
+        f"{R}/benchmark/train/{FLOOR_RUN}.tsv"
+    conda:
+        "wsol"
+    resources:
+        mem_mb=growing(3000),
+        runtime=growing(120),
     params:
         mpp=STUDY.evaluate.floors_mpp,
         tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
@@ -54,6 +57,14 @@ rule draw_floors:
         maps=f"{R}/localize/{FLOOR_RUN}/none/floors/{UNIT}.h5",
     log:
         f"logs/localize/{FLOOR_RUN}-{UNIT_LOG}.log",
+    benchmark:
+        f"{R}/benchmark/localize/{FLOOR_RUN}/none/floors/{UNIT_LOG}.tsv"
+    conda:
+        "wsol"
+    resources:
+        mem_mb=growing(3000),
+        runtime=growing(30),
+        lane=1,
     params:
         mpp=STUDY.evaluate.floors_mpp,
     shell:
@@ -63,3 +74,21 @@ rule draw_floors:
 
 
 ruleorder: draw_floors > localize
+
+
+if PLAN.by_slide:
+
+    rule gather_maps:
+        input:
+            lambda w: expand(f"{R}/localize/{MAPS}/{{unit}}.h5", **w, unit=PLAN.units(int(w.fold), w.split)),
+        output:
+            touch(f"{R}/localize/{MAPS}/{{split}}.done"),
+        log:
+            f"logs/localize/{MAPS}-{{split}}.done.log",
+        benchmark:
+            f"{R}/benchmark/localize/{MAPS}/{{split}}.done.tsv"
+        localrule: True
+        conda:
+            "wsol"
+        shell:
+            "echo drawn > {log}"

@@ -6,9 +6,14 @@ rule prepare:
         f"logs/prepare/{DATASET}.log",
     benchmark:
         f"{R}/benchmark/prepare/{DATASET}.tsv"
+    conda:
+        "wsol"
+    threads: workflow.cores or 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(120),
     params:
         settings=settings(**{**STUDY.prepare.model_dump(), "options": source_options(STUDY)}),
-    threads: workflow.cores or 1
     shell:
         "wsol prepare --settings {params.settings:q} --manifest {output.manifest} --masks {output.masks} --workers {threads} 2> {log}"
 
@@ -27,8 +32,28 @@ if PLAN.by_slide:
             f"logs/tile/{DATASET}/{{slide}}.log",
         benchmark:
             f"{R}/benchmark/tile/{DATASET}/{{slide}}.tsv"
+        conda:
+            "wsol"
+        resources:
+            mem_mb=growing(2000),
+            runtime=growing(90),
         params:
             settings=settings(**STUDY.tile.model_dump()),
-            masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+            masks=f"--masks {R}/prepare/{DATASET}/masks.parquet" if STUDY.tile.labels == "annotation" else "",
         shell:
             "wsol tile --manifest {input.manifest} {params.masks} --slide {wildcards.slide} --settings {params.settings:q} --out {output.table} 2> {log}"
+
+    rule gather_tiles:
+        input:
+            lambda w: expand(f"{R}/tile/{DATASET}/{{slide}}.parquet", slide=PLAN.part(int(w.fold), w.part)),
+        output:
+            touch(f"{R}/tile/{DATASET}.done/fold{{fold}}-{{part}}"),
+        log:
+            f"logs/tile/{DATASET}.done/fold{{fold}}-{{part}}.log",
+        benchmark:
+            f"{R}/benchmark/tile/{DATASET}.done/fold{{fold}}-{{part}}.tsv"
+        localrule: True
+        conda:
+            "wsol"
+        shell:
+            "echo tiled > {log}"

@@ -3,42 +3,53 @@ rule report:
         scores=scores(),
         audit=rules.audit.output.audit,
         probes=probes(),
-        heatmaps=heatmaps(),
+        heatmaps=pictured(),
         histories=histories(),
-        statuses=[f"{R}/tile/{DATASET}/{slide}.json" for slide in PLAN.all_slides()],
+        tiles=all_tiled(),
     output:
-        page=f"{R}/report/{DATASET}/index.html",
-        table=f"{R}/report/{DATASET}/leaderboard.csv",
-        differences=f"{R}/report/{DATASET}/differences.csv",
+        page=report(f"{R}/report/{DATASET}/index.html", caption="../report/page.rst", category="Study"),
+        table=report(f"{R}/report/{DATASET}/leaderboard.csv", caption="../report/leaderboard.rst", category="Study"),
+        differences=report(f"{R}/report/{DATASET}/differences.csv", caption="../report/differences.rst", category="Study"),
     log:
         f"logs/report/{DATASET}.log",
+    benchmark:
+        f"{R}/benchmark/report/{DATASET}.tsv"
+    conda:
+        "wsol"
+    resources:
+        mem_mb=growing(3000),
+        runtime=growing(120),
     params:
         title=STUDY.report.title or DATASET,
+        results=lambda w: R,
         scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
         probes=lambda w, input: " ".join(f"--probes {path}" for path in input.probes),
     shell:
-        "wsol report --title {params.title:q} --results {R} {params.scores} --audit {input.audit} {params.probes} --out {output.page} 2> {log}"
+        "wsol report --title {params.title:q} --results {params.results} {params.scores} --audit {input.audit} {params.probes} --out {output.page} 2> {log}"
 
 
 # The last word of a study with slides: it fails, with the list, where a slide gave nothing. All else is done by then.
 rule faults:
     input:
         page=rules.report.output.page,
-        heatmaps=heatmaps(),
+        heatmaps=pictured(),
         scores=scores(),
-        statuses=[f"{R}/tile/{DATASET}/{slide}.json" for slide in PLAN.all_slides()],
+        tiles=all_tiled(),
     output:
         stamp=f"{R}/report/{DATASET}/faults.json",
     log:
         f"logs/faults/{DATASET}.log",
+    benchmark:
+        f"{R}/benchmark/faults/{DATASET}.tsv"
+    localrule: True
+    conda:
+        "wsol"
     params:
         scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
+        tiles=lambda w: f"{R}/tile/{DATASET}",
         accepted=lambda w: " ".join(f"--accept {slide}" for slide in STUDY.report.accepted),
     shell:
-        "wsol faults --tiles {R}/tile/{DATASET} {params.scores} {params.accepted} --out {output.stamp} 2>&1 | tee {log} >&2"
-
-
-TRACKING_URI = STUDY.log.tracking_uri or f"sqlite:///{Path(R).absolute()}/log/mlflow.db"
+        "wsol faults --tiles {params.tiles} {params.scores} {params.accepted} --out {output.stamp} 2>&1 | tee {log} >&2"
 
 
 # The database is made once, before anything is logged: several processes creating it at once break it.
@@ -47,11 +58,16 @@ rule mlflow_init:
         stamp=f"{R}/log/{DATASET}/experiment.json",
     log:
         f"logs/log/{DATASET}-init.log",
+    benchmark:
+        f"{R}/benchmark/log/{DATASET}-init.tsv"
+    localrule: True
+    conda:
+        "wsol"
+    resources:
+        mlflow=1,
     params:
         uri=TRACKING_URI,
         experiment=STUDY.log.experiment or DATASET,
-    resources:
-        mlflow=1,
     shell:
         "wsol log --init --tracking-uri {params.uri:q} --experiment {params.experiment:q} --out {output.stamp} 2> {log}"
 
@@ -61,17 +77,23 @@ rule log:
         stamp=rules.mlflow_init.output.stamp,
         scores=scores(),
         audit=rules.audit.output.audit,
-        heatmaps=heatmaps(),
+        heatmaps=pictured(),
         histories=histories(),
     output:
         done=f"{R}/log/{DATASET}/logged.json",
     log:
         f"logs/log/{DATASET}.log",
+    benchmark:
+        f"{R}/benchmark/log/{DATASET}.tsv"
+    localrule: True
+    conda:
+        "wsol"
+    resources:
+        mlflow=1,
     params:
         uri=TRACKING_URI,
         experiment=STUDY.log.experiment or DATASET,
+        results=lambda w: R,
         scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
-    resources:
-        mlflow=1,
     shell:
-        "wsol log --tracking-uri {params.uri:q} --experiment {params.experiment:q} --results {R} --audit {input.audit} {params.scores} --out {output.done} 2> {log}"
+        "wsol log --tracking-uri {params.uri:q} --experiment {params.experiment:q} --results {params.results} --audit {input.audit} {params.scores} --out {output.done} 2> {log}"

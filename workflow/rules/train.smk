@@ -1,11 +1,7 @@
-# A rule's outputs are the same for all its models, and one that trains on the masks of valpx keeps no checkpoint chosen on them.
-ON_VALPX = [name for name in STUDY.models if STUDY.kept(name) != STUDY.checkpoints]
-
-
 rule train:
     input:
         manifest=rules.prepare.output.manifest,
-        tiles=lambda w: tile_tables(PLAN.training_slides(int(w.fold))),
+        tiles=lambda w: tiled(w.fold, "training"),
         parent=parent_checkpoint,
         masks=training_masks,
     output:
@@ -13,13 +9,19 @@ rule train:
         recipes=expand(f"{R}/train/{RUN}/{{checkpoint}}.json", checkpoint=STUDY.checkpoints, allow_missing=True),
         history=f"{R}/train/{RUN}/history.csv",
         record=f"{R}/train/{RUN}/run.json",
-    wildcard_constraints:
-        model=one_of(set(STUDY.models) - set(ON_VALPX)),
     log:
         f"logs/train/{RUN}.log",
     benchmark:
         f"{R}/benchmark/train/{RUN}.tsv"
+    wildcard_constraints:
+        model=one_of(set(STUDY.models) - set(ON_VALPX)),
+    conda:
+        "wsol"
     threads: processes
+    resources:
+        mem_mb=lambda w, attempt: 4000 * processes(w) * attempt,
+        runtime=growing(1440),
+        gpu=lambda w: gpus(STUDY.training(w.model)["device"], processes(w)),
     params:
         start=torchrun,
         processes=processes,
@@ -39,7 +41,9 @@ if ON_VALPX:
 
     use rule train as train_on_valpx with:
         output:
-            checkpoints=expand(f"{R}/train/{RUN}/{{checkpoint}}.safetensors", checkpoint=STUDY.kept(ON_VALPX[0]), allow_missing=True),
+            checkpoints=expand(
+                f"{R}/train/{RUN}/{{checkpoint}}.safetensors", checkpoint=STUDY.kept(ON_VALPX[0]), allow_missing=True
+            ),
             recipes=expand(f"{R}/train/{RUN}/{{checkpoint}}.json", checkpoint=STUDY.kept(ON_VALPX[0]), allow_missing=True),
             history=f"{R}/train/{RUN}/history.csv",
             record=f"{R}/train/{RUN}/run.json",

@@ -42,13 +42,10 @@ class Plan:
             return [split]
         return [f"{split}/{slide}" for slide in self.slides.get((fold, split), [])]
 
-    def training_slides(self, fold: int) -> list[str]:
-        """Slides whose tile tables a training run of `fold` reads."""
-        return sorted({s for role in ("train", "valcl", "valpx") for s in self.slides.get((fold, role), [])})
-
-    def all_slides(self) -> list[str]:
-        """Every slide of the configured folds."""
-        return sorted({s for (fold, _), names in self.slides.items() if fold in self.config.folds for s in names})
+    def part(self, fold: int, part: str) -> list[str]:
+        """Slides of one role of a fold; of the part `training`, those that a training run reads."""
+        roles = ("train", "valcl", "valpx") if part == "training" else (part,)
+        return sorted({s for role in roles for s in self.slides.get((fold, role), [])})
 
     def runs(self, floors: bool) -> list[dict[str, Any]]:
         """Wildcards of every evaluation, floors last."""

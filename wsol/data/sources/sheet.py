@@ -125,7 +125,8 @@ def rows(given: Options, sheet: Sequence[Row]) -> list[dict[str, Any]]:
     labels = [row.label for row in sheet]
     empty = _empty(given, sheet)
     # With no mask file at all there is nothing to tune on, and no validation sample is set apart for it.
-    masked = [any(r.mask for r in sheet) and (row.mask is not None or row.sample in empty) for row in sheet]
+    some = any(row.mask for row in sheet)
+    masked = [some and (row.mask is not None or row.sample in empty) for row in sheet]
     if any(row.split for row in sheet):
         placed = _by_column(given, sheet, labels, masked)
     else:
