@@ -10,7 +10,7 @@ PORT ?= 5000
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test dashboard lint bench clean
+.PHONY: help demo test dashboard lint docs bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ dashboard: .venv/installed  ## open the MLflow dashboard of the demo on 127.0.0.
 lint: .venv/installed  ## ruff, formatting, types; snakefmt and Snakemake's own linter
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow && $(BIN)/snakemake --lint
+
+docs: .venv/installed  ## the API reference as HTML pages in site/api
+	$(BIN)/python docs/api.py
 
 bench: .venv/installed  ## every benchmark: each prints ratios against a named peer
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

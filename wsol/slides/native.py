@@ -50,7 +50,7 @@ class TileGrid(ABC):
         self._decoded = lru_cache(max(2, CACHE // (3 * tile[0] * tile[1])))(self._decode)
 
     def forget(self) -> None:
-        """Gives the memory of decoded tiles back: the cache refers to its grid, which otherwise waits for the garbage collector."""
+        """Gives the memory of decoded tiles back; cache and grid refer to each other, so the garbage collector would be late."""
         self._decoded.cache_clear()
 
     @abstractmethod
