@@ -74,6 +74,7 @@ def init(tracking_uri: str, experiment: str, artifact_root: str | Path | None = 
             if known.lifecycle_stage == "deleted":
                 client.restore_experiment(number)
         client.set_experiment_tag(number, "mlflow.note.content", DESCRIPTION)
+        _save_views(client, number, [])
     return number
 
 
@@ -95,9 +96,14 @@ def log(records: Iterable[Record], tracking_uri: str, experiment: str) -> Logged
                 f"no experiment {experiment!r} in the tracking database; run `wsol log --init` (rule mlflow_init) first"
             )
         done = _bring(client, str(known.experiment_id), wanted)
-        for key, state in views(sorted({split for record in wanted for split in splits(record)})).items():
-            client.set_experiment_tag(known.experiment_id, f"{VIEW}{key}", state)
+        _save_views(client, str(known.experiment_id), wanted)
     return done
+
+
+def _save_views(client: MlflowClient, experiment_id: str, wanted: Sequence[Record]) -> None:
+    """The views that the links open; before anything is logged those of the split test."""
+    for key, state in views(sorted({split for record in wanted for split in splits(record)})).items():
+        client.set_experiment_tag(experiment_id, f"{VIEW}{key}", state)
 
 
 def _bring(client: MlflowClient, experiment_id: str, wanted: Sequence[Record]) -> Logged:

@@ -28,8 +28,13 @@ PATIENCE = {
 }
 """A server that never answers is given up after some two minutes; the environment may say otherwise."""
 
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_DISABLE_AGENT_HINT": "true", "DO_NOT_TRACK": "true"}
-"""Nobody is told that this runs. Telemetry understands the word only, not 1."""
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""Nobody is told that this runs, and the log not of every run. Telemetry understands the word only, not 1."""
 
 
 class TrackingError(RuntimeError):
