@@ -10,7 +10,7 @@ PORT ?= 5000
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test dashboard lint docs bench clean
+.PHONY: help env demo test dashboard lint docs bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,8 @@ help:  ## this list
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,oracles]'
 	@touch $@
+
+env: .venv/installed  ## the environment alone, in .venv
 
 demo: .venv/installed  ## slides, training, maps, numbers, report and MLflow on synthetic slides (about 5 minutes on 2 cores)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
