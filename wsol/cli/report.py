@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from wsol.cli.config import Config
 from wsol.cli.differences import arenas, differences, ranking, write_differences
 from wsol.cli.faults import faults
 from wsol.cli.files import read_json
-from wsol.cli.results import histories, kept, read_scores, statuses
+from wsol.cli.layers import Looker
+from wsol.cli.results import commands, histories, jobs, kept, read_scores, statuses, thumbnails
+
+PACKAGES = ("torch", "monai", "numpy", "openslide-python", "snakemake")
+"""Whose versions the page says beside that of Python and its own."""
 
 
 def report(
-    paths: list[Path], *, out: Path, results: Path, title: str, audit: Path | None = None, probes: Sequence[Path] = ()
+    paths: list[Path],
+    *,
+    out: Path,
+    results: Path,
+    title: str,
+    audit: Path | None = None,
+    probes: Sequence[Path] = (),
+    pictures: int = 48,
+    command: str = "",
 ) -> None:
-    """One self-contained page; beside it the leaderboard and the paired differences as CSV."""
+    """One self-contained page; beside it the leaderboard and the paired differences as CSV.
+
+    Args:
+        paths: of the score files.
+        out: the page.
+        results: folder of the results; pictures, histories, statuses and costs are found there.
+        title: of the page.
+        audit: findings of `wsol audit`.
+        probes: of `wsol probe`.
+        pictures: samples of each split whose layers are shown.
+        command: that made the study, for the provenance; trainings and evaluations say themselves how they were called.
+    """
     from wsol.reporting import write_report
 
     scores = read_scores(paths, results)
@@ -27,18 +53,34 @@ def report(
         {"key": {"model": m, "fold": f, "seed": s}, "rows": rows, "kept": epochs.get((m, f, s), {})}
         for (m, f, s), rows in histories(scores, results).items()
     ]
+    tiled = statuses(scores, results)
     write_report(
         out,
         scores,
         title=title,
         histories=curves,
-        statuses=faults(statuses(scores, results), scores),
+        statuses=list({one["slide"]: one for one in [*tiled, *faults(tiled, scores)]}.values()),
         csv=out.with_name("leaderboard.csv"),
         differences=compared,
         rankings=[found for arena in fields if (found := ranking(arena))],
         probes=[read_json(path) for path in probes],
         audit=read_json(audit) if audit else None,
+        look=Looker(results, out.parent.absolute()),
+        pictures=pictures,
+        thumbnails=thumbnails(scores, results),
+        jobs=jobs(scores, results),
+        commands=[*([("study", command)] if command else []), *commands(scores, results)],
+        packages=_versions(),
     )
+
+
+def _versions() -> dict[str, str]:
+    """Package -> version, without importing any."""
+    found = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def table(paths: list[Path], split: str) -> str:

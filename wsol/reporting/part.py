@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from wsol.reporting.gallery import best_of_each_model
+from wsol.reporting.layers import Album
 from wsol.reporting.svg import Palette
 from wsol.reporting.table import Row
 from wsol.reporting.verdict import best_stain
@@ -28,7 +29,7 @@ class Part:
     probes: Sequence[Facts] = ()
     histories: Sequence[Facts] = ()
     root: Path = Path(".")
-    images: Mapping[str, Path] | None = None
+    album: Album = field(default_factory=Album)
 
     @property
     def dataset(self) -> str:
@@ -69,7 +70,7 @@ def parts(
     probes: Sequence[Facts] = (),
     histories: Sequence[Facts] = (),
     root: Path = Path("."),
-    images: Mapping[str, Path] | None = None,
+    album: Album | None = None,
 ) -> list[Part]:
     """One part for each split of each dataset, in the order of `table`.
 
@@ -102,7 +103,7 @@ def parts(
             of(place, probes, "probe", strict=False),
             [h for h in histories if str(h["key"].get("dataset", place[0])) == place[0]],
             root,
-            images,
+            album or Album(),
         )
         for i, (place, rows) in enumerate(tables.items())
     ]

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+COMMANDS = 40
+"""Command lines that are shown."""
 
-def provenance(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Versions, seeds, hashes, and warnings about what does not fit together."""
+
+def provenance(
+    scores: Sequence[Mapping[str, Any]], commands: Sequence[tuple[str, str]] = (), packages: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Versions, seeds, hashes, commands, and warnings about what does not fit together.
+
+    Args:
+        scores: contents of scores.json files.
+        commands: (what it made, command line).
+        packages: package -> version, of what wrote the page.
+    """
     origins = [s.get("provenance") or {} for s in scores]
     made = [str(r["badges"]["code"]) for s in scores for r in s["methods"].values() if r.get("badges", {}).get("code")]
     versions = sorted({*(str(o["code"]) for o in origins if o.get("code")), *made})
@@ -42,7 +53,10 @@ def provenance(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             *((f"Input {name}", _digests(digests)) for name, digests in sorted(inputs.items())),
             *_opened(scores),
             ("Score files", str(len(scores))),
+            *([("This page", ", ".join(f"{name} {version}" for name, version in packages.items()))] if packages else []),
         ],
+        "commands": [{"what": what, "line": line} for what, line in commands[:COMMANDS]],
+        "more": max(0, len(commands) - COMMANDS),
     }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,12 +95,15 @@ def provenance(config: Mapping[str, Any], inputs: Mapping[str, str | Path], seed
     """The block that every result file carries.
 
     Returns:
-        ``code`` (version), ``config`` (hash), ``seed``, ``created`` (UTC), ``inputs`` (name -> file hash).
+        ``code`` (version), ``config`` (hash), ``seed``, ``created`` (UTC), ``inputs`` (name -> file hash), and where `wsol` was
+        called from a command line ``command``.
     """
+    called = {"command": shlex.join(["wsol", *sys.argv[1:]])} if Path(sys.argv[0]).stem == "wsol" else {}
     return {
         "code": code_version(),
         "config": config_hash(config),
         "seed": seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "inputs": {name: file_hash(path) for name, path in sorted(inputs.items())},
+        **called,
     }

@@ -26,3 +26,16 @@ for (const button of document.querySelectorAll("button.zoom"))
     to.alt = from.alt;
     big.showModal();
   });
+for (const part of document.querySelectorAll(".pictures")) {
+  const pager = part.querySelector(".pager"), cards = [...part.querySelectorAll(".card")], size = Number(part.dataset.page);
+  let page = 0;
+  pager?.addEventListener("click", ({ target }) => {
+    if (!target.dataset.step) return;
+    page += Number(target.dataset.step);
+    cards.forEach((card, i) => (card.hidden = Math.floor(i / size) !== page));
+    pager.querySelector("span").textContent = `${page * size + 1}–${Math.min((page + 1) * size, cards.length)} of ${cards.length}`;
+    const [before, after] = pager.querySelectorAll("button");
+    before.disabled = page === 0;
+    after.disabled = (page + 1) * size >= cards.length;
+  });
+}
