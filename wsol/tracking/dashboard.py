@@ -55,7 +55,7 @@ def views(splits: Sequence[str]) -> dict[str, str]:
 
     Returns:
         ``wsol``: all runs, best map first; ``wsol-methods``: means by map method; ``wsol-models``: by model; ``wsol-curves``:
-        Dice over the threshold and the training curves, beside bars of the scores.
+        Dice over the threshold and the training curves, beside bars of the scores; ``wsol-overlays``: the overlays of all runs.
     """
     split = "test" if "test" in splits or not splits else splits[0]
     table = _state(split)
@@ -64,6 +64,7 @@ def views(splits: Sequence[str]) -> dict[str, str]:
         "wsol-methods": json.dumps(table | _grouped("method")),
         "wsol-models": json.dumps(table | _grouped("model")),
         "wsol-curves": json.dumps(table | _charts(split)),
+        "wsol-overlays": json.dumps(table | _overlays(split)),
     }
 
 
@@ -95,6 +96,19 @@ def _charts(split: str) -> dict[str, Any]:
     return {"compareRunCharts": charts, "compareRunSections": shown, "isAccordionReordered": True}
 
 
+def _overlays(split: str) -> dict[str, Any]:
+    """The pictures of all runs side by side, with one slider."""
+    section = {"uuid": "overlays", "name": "Overlays", "display": True, "isReordered": False, "columns": 1, "cardHeight": 800}
+    chart = {"uuid": "wsol-overlays", "type": "IMAGE", "imageKeys": [pictures_key(split)], "step": 0, "runsCountToCompare": 20}
+    chart |= {"metricSectionId": "overlays", "deleted": False, "isGenerated": False}
+    return {"compareRunCharts": [chart], "compareRunSections": [section], "isAccordionReordered": True}
+
+
+def pictures_key(split: str) -> str:
+    """The name under which the overlays of a split are logged, from the worst Dice to the best."""
+    return f"{split} worst to best"
+
+
 def _chart(kind: str, metric: str, section: str) -> dict[str, Any]:
     chart = {
         "uuid": f"wsol-{metric}", "type": kind, "metricKey": metric, "metricSectionId": section, "runsCountToCompare": 20,
@@ -117,4 +131,5 @@ def links(address: str, experiment_id: str) -> Mapping[str, str]:
         "means by map method": f"{page}wsol-methods",
         "means by model": f"{page}wsol-models",
         "curves over threshold and epochs": f"{page}wsol-curves&compareRunsMode=CHART",
+        "overlays, worst to best": f"{page}wsol-overlays&compareRunsMode=CHART",
     }

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from wsol.tracking.dashboard import DESCRIPTION, VIEW, views
+from wsol.tracking.dashboard import DESCRIPTION, VIEW, pictures_key, views
 from wsol.tracking.origin import config_hash, file_hash
 from wsol.tracking.record import Record
 from wsol.tracking.server import alone, connect, database_of, reached
@@ -201,7 +201,7 @@ def _log_pictures(client: MlflowClient, run_id: str, record: Record) -> None:
     for picture in record.pictures:
         with Image.open(picture.path) as image:
             image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-            key = f"{picture.split} worst to best"
+            key = pictures_key(picture.split)
             client.log_image(run_id, image.convert("RGB"), key=key, step=picture.step, synchronous=True)
     # The file and the tag that MLflow's own log_table would write; that one goes through pandas and warns.
     columns = ["split", "step", "sample"]
