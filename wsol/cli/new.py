@@ -170,10 +170,10 @@ def _rehearse(work: Path, text: str) -> None:
 
 
 def command(study: Path) -> str:
-    """What runs a study from here: without a Snakefile here, with that of the package's checkout."""
+    """What runs a study from here: without a Snakefile here, with that of the package's checkout, and its profile."""
     root = Path(wsol.__file__).parents[1] / "Snakefile"
     here = Path("Snakefile")
     words = ["snakemake", "--cores", str(len(os.sched_getaffinity(0)))]
     if not (here.is_file() and root.is_file() and here.samefile(root)):
-        words += ["--snakefile", str(root)]
+        words += ["--snakefile", str(root), "--workflow-profile", str(root.parent / "workflow" / "profiles" / "default")]
     return shlex.join([*words, "--configfile", str(study)])

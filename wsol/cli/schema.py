@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wsol.cli.published import EvaluationDefect
+from wsol.tracking import refuse_secrets
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
@@ -304,3 +305,9 @@ class Log(Section):
 
     tracking_uri: str = Field("", description="MLflow tracking URI; empty: SQLite at results/log/mlflow.db")
     experiment: str = Field("", description="MLflow experiment; empty: the name of the dataset")
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _holds_no_secret(cls, uri: str) -> str:
+        refuse_secrets(uri)
+        return uri
