@@ -126,7 +126,7 @@ def test_a_killed_run_goes_on_and_a_second_call_has_nothing_to_do(tmp_path):
     assert "grad" in page.read_text() or "cam" in page.read_text()
     for table in tiled:  # drawn once: the second run had nothing to add
         assert table.stat().st_mtime < page.stat().st_mtime
-    assert not [p for p in tmp_path.glob("results/**/*") if p.name.endswith((".part", ".tmp", ".partial"))]
+    assert not [p for p in tmp_path.glob("results/**/*") if ".part" in p.name]
     again = snakemake(tmp_path, "--configfile", study)
     assert "Nothing to be done" in again.stdout + again.stderr
     shutil.rmtree(tmp_path / "results")

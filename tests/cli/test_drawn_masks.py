@@ -161,3 +161,14 @@ def test_a_hundred_thousand_px_wide_mask_is_never_held(study):
     small = truth.part("s1", shape, Box(0, 0, 100_000, 100_000), (1000, 1000))
     assert small.shape == (1000, 1000)
     assert truth.part("s1", shape, Box(0, 0, 64, 48), (48, 64)).sum() == 48 * 36 - 16 * 16
+
+
+def test_what_lies_beyond_the_slide_or_has_other_ids_is_no_empty_mask(study):
+    truth = read_masks(study("xml") / "k.parquet")
+    with pytest.raises(ValueError, match=r"nothing that .*mask.xml draws lies on it, 4 x 3 px .* drawn in um"):
+        truth.region("s1", (4, 3))
+    root = study("png")
+    truth = read_masks(root / "k.parquet")
+    truth.table.loc[truth.table["sample"] == "s1", "values"] = "[2, 3]"
+    with pytest.raises(ValueError, match=r"holds the ids \[1\] and none of \[2, 3\], which `mask_values` says"):
+        truth.open("s1")

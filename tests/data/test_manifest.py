@@ -135,7 +135,7 @@ def test_failed_write_leaves_the_old_file(written, dataset, monkeypatch):
     def die(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wsol.data.manifest.os.replace", die)
+    monkeypatch.setattr("wsol._files.os.replace", die)
     with pytest.raises(KeyboardInterrupt):
         write_manifest(dataset(name="other"), written / "manifest.parquet", written / "masks.parquet")
     assert (written / "manifest.parquet").read_bytes() == before

@@ -67,7 +67,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(net: Localizer, tmp_path: Path,
     with pytest.raises(TypeError, match="not JSON serializable"):
         save_checkpoint(net, path, {"epoch": object()})
     with monkeypatch.context() as patch:
-        patch.setattr("wsol.models.checkpoint.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+        patch.setattr("wsol._files.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             save_checkpoint(net, path, {"epoch": 2})
     assert (path.read_bytes(), card.read_bytes()) == before

@@ -54,7 +54,7 @@ def test_it_warns_names_and_lists(page, scores):
     assert "a3f00c7725d1be42" in text
     assert "Mixed code versions" not in text
     assert (page.parent / "leaderboard.csv").is_file()
-    assert not list(page.parent.glob("*.partial"))
+    assert not list(page.parent.glob(".*.part*"))
 
 
 def test_mixed_and_dirty_code_is_warned_about(tmp_path, make_study):

@@ -301,3 +301,40 @@ def test_masks_that_cannot_be_trusted_are_refused(tmp_path, ids):
         open_region(tmp_path / "b.png", SIZE)
     with pytest.raises(FileNotFoundError, match="no mask at"):
         open_region(tmp_path / "none.png", SIZE)
+
+
+def test_a_mask_that_was_cut_off_says_so(tmp_path):
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 255, (256, 256), dtype=np.uint8), tile=(64, 64))
+    path.write_bytes(path.read_bytes()[:30_000])
+    with pytest.raises(RuntimeError, match=r"m.tif: cannot be read .*copy it again"):
+        open_region(path, (256, 256)).raster(Box(0, 0, 256, 256), (256, 256))
+
+
+def test_a_hole_beyond_its_shell_only_takes_away(tmp_path):
+    shell, apart, over = square(0, 0, 200), square(300, 0, 100), square(150, 0, 100)
+    read = read_annotations(geojson(tmp_path / "a.geojson", feature([shell, apart]), feature([shell, over])))
+    assert [item.area.area for item in read.items] == [200 * 200, 200 * 200 - 50 * 100]
+    assert read.repaired == ["#1", "#2"]
+
+
+def square(x, y, side):
+    return [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+
+
+@pytest.mark.parametrize(
+    ("properties", "names"),
+    [("x", ()), ({"classification": 5}, ()), ({"classification": {"names": None}}, ()), (None, ()),
+     ({"classification": {"names": ["Tumor", "Necrosis"]}}, ("Tumor: Necrosis", "Tumor"))],
+)  # fmt: skip
+def test_odd_properties_are_no_class(tmp_path, properties, names):
+    path = geojson(tmp_path / "a.geojson", {**feature([OUTER]), "properties": properties})
+    assert read_annotations(path).items[0].names == names
+
+
+def test_a_place_without_geometry_and_an_odd_order(tmp_path):
+    path = geojson(tmp_path / "a.geojson", feature([OUTER]), {"type": "Feature", "id": "none", "geometry": None})
+    with pytest.raises(ValueError, match=r"1 of 2 annotations are no areas: none \(a place without coordinates\)"):
+        read_annotations(path)
+    corners = [("0", ("0", "0")), ("1", ("8", "0")), ("2", ("8", "8")), ("x", ("0", "8"))]
+    assert read_annotations(asap(tmp_path / "a.xml", ("a", "Polygon", "T", corners))).items[0].area.area == 64

@@ -251,3 +251,28 @@ def test_sides_that_differ_ask_for_the_column(tmp_path, stained):
             open_slide(tmp_path / name)
         with open_slide(tmp_path / name, mpp=0.5) as slide:
             assert slide.mpp == 0.5
+
+
+@pytest.mark.parametrize("how", ["strips", "big-endian", "gray", "big-endian gray", "tiled", "png"])
+def test_more_than_8_bits_are_refused_and_not_cut(tmp_path, stained, how):
+    """Their upper half alone is black where 12 of 16 bits are used, and of bytes in the other order it is noise."""
+    deep, path = stained.astype(np.uint16) * 16, tmp_path / ("s.png" if how == "png" else "s.tif")
+    if how == "png":
+        cv2.imwrite(str(path), deep)
+    else:
+        options = {"byteorder": ">" if "big" in how else "<", "tile": (64, 64) if how == "tiled" else None}
+        gray = "gray" in how
+        tifffile.imwrite(path, deep[..., 0] if gray else deep, photometric="minisblack" if gray else "rgb", **options)
+    with pytest.raises(SlideError, match=r"8 (bit per channel )?expected"):
+        open_slide(path, mpp=0.5)
+
+
+@pytest.mark.parametrize(("dots", "mpp"), [(600, None), (50_800, 0.5)])
+def test_inches_of_a_tiled_tiff_are_those_of_print_unless_they_are_fine(tmp_path, stained, dots, mpp):
+    path = tmp_path / "s.tif"
+    tifffile.imwrite(path, stained, tile=(64, 64), photometric="rgb", resolution=(dots, dots), resolutionunit="INCH")
+    if mpp is None:
+        with pytest.raises(SlideError, match="no resolution in the file; set the `mpp` column"):
+            open_slide(path)
+    else:
+        assert open_slide(path).mpp == pytest.approx(mpp)

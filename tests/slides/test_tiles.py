@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wsol.data.sources.phantom_tiff import write_pyramid
-from wsol.slides import Box, on_lattice, open_slide, tile_table, tissue_mask
+from wsol.slides import Box, SlideError, on_lattice, open_slide, tile_table, tissue_mask
 
 COLUMNS = ["x", "y", "width", "height", "tissue", "pen", "fold", "sharpness", "flags"]
 
@@ -67,6 +67,16 @@ def test_arguments_are_checked(slide_path):
             tile_table(slide, tile_px=64, mpp=1.0, overlap=32)
         with pytest.raises(ValueError, match="min_tissue"):
             tile_table(slide, tile_px=64, mpp=1.0, min_tissue=25)
+
+
+def test_a_slide_coarser_than_its_tiles_is_refused(slide_path):
+    with (
+        open_slide(slide_path, mpp=1.6) as slide,
+        pytest.raises(SlideError, match=r"finest level has 1.6 um .* set `tile.mpp` to 1.6"),
+    ):
+        tile_table(slide, tile_px=64, mpp=1.0)
+    with open_slide(slide_path, mpp=1.5) as slide:
+        assert tile_table(slide, tile_px=64, mpp=1.0)[1].side == 43
 
 
 def test_a_slide_under_marker_says_so(tmp_path):

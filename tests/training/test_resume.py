@@ -63,7 +63,7 @@ def test_killed_and_continued_is_bit_equal(kill, undisturbed, tmp_path, toy, cap
     assert ("continuing after epoch" in capsys.readouterr().err) == (kill != "write:4")
     assert_bit_equal(out, undisturbed)
     assert history(out) == history(undisturbed)
-    assert not list((out / "state").glob("*.partial"))
+    assert not list((out / "state").glob(".*.part*"))
 
 
 def test_killed_while_saving_saves_again(run, toy, tmp_path):

@@ -7,12 +7,12 @@ a file of their own, so that a job which was not given it cannot open one.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from wsol._files import atomic
 from wsol._names import closest
 
 if TYPE_CHECKING:
@@ -203,16 +203,10 @@ def write_table(path: str | Path, table: pd.DataFrame, meta: dict[str, Any]) -> 
     import pyarrow as pa
     from pyarrow import parquet
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _KEY: json.dumps(meta).encode()})
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        parquet.write_table(arrow, beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic(path) as temporary:
+        parquet.write_table(arrow, temporary)
 
 
 def read_table(path: str | Path, columns: Mapping[str, str], maker: str) -> tuple[pd.DataFrame, dict[str, Any]]:

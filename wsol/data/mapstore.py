@@ -9,7 +9,6 @@ Layout: `/{method}/{sample}` float32 (h, w) with attributes; `/_coverage/{sample
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +19,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from wsol._files import atomic
 from wsol._names import closest
 from wsol.slides import Box
 
@@ -61,23 +61,19 @@ class MapWriter:
 
     def __init__(self, path: str | Path, provenance: dict[str, Any]) -> None:
         self.path = Path(path)
-        self._beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._whole = atomic(self.path)
         self._provenance = json.dumps(provenance, allow_nan=False)
         self._open: h5py.File | None = None
 
     def __enter__(self) -> MapWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._open = h5py.File(self._beside, "w", track_order=True)
+        self._open = h5py.File(self._whole.__enter__(), "w", track_order=True)
         self._open.attrs["provenance"] = self._provenance
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
         self._open = None
-        if kind is None:
-            os.replace(self._beside, self.path)
-        else:
-            self._beside.unlink(missing_ok=True)
+        self._whole.__exit__(kind, error, trace)
 
     @property
     def _file(self) -> h5py.File:

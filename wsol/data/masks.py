@@ -115,7 +115,13 @@ class Masks:
                 "a mask must have the size of its image (of level 0 for a slide)"
             )
         values = [v for v in json.loads(row["values"]) if not isinstance(v, str)]
-        return np.isin(ids, values) if values else ids > 0
+        found = np.isin(ids, values) if values else ids > 0
+        if values and not found.any() and (others := np.unique(ids[ids > 0])).size:
+            raise ValueError(
+                f"sample {sample!r}: its mask {path} holds the ids {others[:10].tolist()} and none of {values}, which "
+                "`mask_values` says are foreground: correct one of them"
+            )
+        return found
 
     def drawn(self, sample: str) -> bool:
         """Whether the mask is a file of polygons."""
@@ -185,6 +191,11 @@ class Masks:
             names = [value for value in values if isinstance(value, str)]
             ids = [value for value in values if not isinstance(value, str)]
             found = open_region(_file(row), shape[::-1], include=names or None, values=ids)
+            if self.drawn(row["sample"]) and not _touches(found, shape):
+                raise ValueError(
+                    f"sample {row['sample']!r}: nothing that {row['mask']} draws lies on it, {shape[1]} x {shape[0]} px (width x "
+                    "height): coordinates are px of level 0, so it may be of another slide, or drawn in um or on a smaller copy"
+                )
             self._drawn.clear()
             self._drawn[row["sample"]] = found
         return self._drawn[row["sample"]]
@@ -194,6 +205,15 @@ class Masks:
         if found.empty:
             raise ValueError(f"{self.path}: sample {sample!r} has no mask ({len(self.table)} samples have one); ask `has` first")
         return found.iloc[0]
+
+
+def _touches(region: AnnotatedRegion, shape: tuple[int, int]) -> bool:
+    """Whether something of a drawn region lies on the slide; areas smaller than a px of level 0 do not."""
+    outlined = getattr(region, "geometry", None)
+    if outlined is None or outlined.is_empty:  # pieces of masks; or a file that draws nothing, which is an answer
+        return True
+    left, top, right, bottom = outlined.bounds
+    return bool(left < shape[1] and top < shape[0] and right > 0 and bottom > 0)
 
 
 def _file(row: pd.Series) -> Path:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
 
+from wsol._files import atomic
 from wsol.models.build import build_localizer
 from wsol.models.localizer import Localizer
 from wsol.models.weights import fit, read_state
@@ -97,9 +97,5 @@ def _checked(path: Path | str) -> Path:
 
 def _write(path: Path, content: bytes) -> None:
     """Write beside `path`, then rename: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

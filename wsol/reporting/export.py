@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsol._files import atomic
 from wsol.reporting.table import Row, Value, rows
 
 
@@ -28,11 +28,8 @@ def interval(value: Value) -> str:
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes under a temporary name in the same folder, then renames."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="")
-    os.replace(partial, path)
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def write_csv(path: str | Path, table: Sequence[Row]) -> None:

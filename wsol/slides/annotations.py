@@ -198,8 +198,9 @@ def _area(polygons: Any, scale: float) -> tuple[Any, str]:
         if not all(np.isfinite(p).all() for p in points):
             return None, "a coordinate that is not finite"
         polygon: Any = shapely.Polygon(points[0], points[1:])
-        if not polygon.is_valid:
-            polygon, fixed = shapely.make_valid(polygon), "repaired"
+        if not polygon.is_valid:  # ring by ring: as one outline, a hole that reaches beyond its shell would turn into area there
+            shell, *holes = (shapely.make_valid(shapely.Polygon(ring)) for ring in points)
+            polygon, fixed = shapely.difference(shell, union(holes)), "repaired"
         made += [part for part in shapely.get_parts(polygon) if part.area > 0]
     whole = union(made)
     return (whole, fixed) if whole.area > 0 else (None, "no area")
@@ -211,16 +212,24 @@ def _geojson(path: Path) -> Iterator[_Raw]:
     except ValueError as error:
         raise RuntimeError(f"{path}: not valid JSON ({error}); {_BROKEN}") from error
     features = content.get("features", [content]) if isinstance(content, dict) else content
-    if not isinstance(features, list) or not all(isinstance(f, dict) and isinstance(f.get("geometry"), dict) for f in features):
+    if not isinstance(features, list) or not all(isinstance(f, dict) and "geometry" in f for f in features):
         raise ValueError(f"{path}: a FeatureCollection of polygons expected; export the annotations from QuPath as GeoJSON")
     for number, feature in enumerate(features, 1):
-        told = (feature.get("properties") or {}).get("classification") or {}
-        told = {"name": told} if isinstance(told, str) else told
-        words = str(told.get("name") or ": ".join(told.get("names", ()))).split(": ")
+        words = _class_of(feature.get("properties")).split(": ")
         names = tuple(": ".join(words[:n]) for n in range(len(words), 0, -1) if words[0])  # a derived class is of its base, too
-        kind, coordinates = feature["geometry"].get("type"), feature["geometry"].get("coordinates")
+        geometry = feature["geometry"] if isinstance(feature["geometry"], dict) else {"type": "place without coordinates"}
+        kind, coordinates = geometry.get("type"), geometry.get("coordinates")
         polygons = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(str(kind), f"a {kind}")
         yield str(feature.get("id") or f"#{number}"), names, polygons
+
+
+def _class_of(properties: Any) -> str:
+    """The class that QuPath gives an area, "Tumor" or "Tumor: Necrosis"; "" for none."""
+    told = properties.get("classification") if isinstance(properties, dict) else None
+    if isinstance(told, dict):
+        names = told.get("names")
+        told = told.get("name") or (": ".join(map(str, names)) if isinstance(names, list) else "")
+    return told if isinstance(told, str) else ""
 
 
 def _asap(path: Path) -> Iterator[_Raw]:
@@ -241,9 +250,14 @@ def _asap(path: Path) -> Iterator[_Raw]:
 
 def _points(coordinates: Iterable[Any]) -> Iterator[tuple[float, float]]:
     """Points in their stated order; a decimal comma, as some locales write it, is one."""
-    for point in sorted(coordinates, key=lambda c: float(c.get("Order", "0").replace(",", "."))):
+    for point in sorted(coordinates, key=_order):
         x, y = (point.get(axis, "nan").replace(",", ".") for axis in ("X", "Y"))
         yield (float(x), float(y)) if _is_number(x) and _is_number(y) else (math.nan, math.nan)
+
+
+def _order(point: Any) -> float:
+    text = point.get("Order", "0").replace(",", ".")
+    return float(text) if _is_number(text) else math.inf  # as it stands in the file, after those that have a place
 
 
 def _is_number(text: str) -> bool:

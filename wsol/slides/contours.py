@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import shapely
 from shapely import affinity
 from shapely.geometry import Polygon
 
+from wsol._files import atomic
 from wsol.slides.slide import Box
 from wsol.slides.surface import Surface, surface_of
 
@@ -237,8 +237,5 @@ def region_csv(regions: Sequence[Region], path: str | Path, *, mpp: float, class
 
 
 def _write(path: str | Path, text: str) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(text)
-    os.replace(beside, path)
+    with atomic(path) as temporary:
+        temporary.write_text(text)

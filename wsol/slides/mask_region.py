@@ -45,7 +45,10 @@ class MaskRegion:
         self._slide: Any = None
         self._whole: Any = None
         if tiled_mask(self.path):
-            self._slide = openslide.OpenSlide(str(self.path))
+            try:
+                self._slide = openslide.OpenSlide(str(self.path))
+            except openslide.OpenSlideError as error:
+                raise _damaged(self.path, error) from error
             own = self._slide.dimensions
         else:
             self._whole = _whole(self.path)
@@ -87,8 +90,12 @@ class MaskRegion:
         try:
             part = self._slide.read_region((int(left), int(top)), 0, (int(right - left), int(bottom - top)))
         except openslide.OpenSlideError as error:
-            raise RuntimeError(f"{self.path}: cannot be read ({error}); copy it again from its source") from error
+            raise _damaged(self.path, error) from error
         return np.asarray(part)[..., 0]
+
+
+def _damaged(path: Path, error: Exception) -> RuntimeError:
+    return RuntimeError(f"{path}: cannot be read ({error}); the mask is damaged or was cut off: copy it again from its source")
 
 
 def tiled_mask(path: str | Path) -> bool:
@@ -117,7 +124,7 @@ def _whole(path: Path) -> Any:
                 raise ValueError(f"{path}: {image.format} changes the ids of a mask; save it as PNG or TIFF")
             ids = np.array(image)
     except (OSError, SyntaxError, EOFError) as error:
-        raise RuntimeError(f"{path}: cannot be read ({error}); copy it again from its source") from error
+        raise _damaged(path, error) from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     if ids.ndim == 3:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wsol._files import atomic
 from wsol.slides.heatmap import heat_colors
 from wsol.slides.surface import Surface, surface_of
 
@@ -49,26 +49,20 @@ def write_ome_tiff(
     metadata |= {"axes": "YXS" if colors else "YX", "Name": name}
     finest = _Finest(surface, tile, colors)
     options: dict[str, Any] = {"tile": (tile, tile), "compression": "zlib", "photometric": "rgb" if colors else "minisblack"}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with tifffile.TiffWriter(beside, ome=True, bigtiff=surface.shape[0] * surface.shape[1] > 2**30) as tiff:
-            count = finest.levels
-            for i in range(count):
-                if resolution:
-                    options |= {"resolution": (resolution[0] / 2**i, resolution[1] / 2**i), "resolutionunit": "CENTIMETER"}
-                if i == 0:
-                    shape = (*surface.shape, 3) if colors else surface.shape
-                    made: dict[str, Any] = {"shape": shape, "dtype": np.uint8, "metadata": metadata, "subifds": count - 1}
-                    tiff.write(finest.tiles(), **made, **options)
-                    level = finest.half
-                else:
-                    tiff.write(level, subfiletype=1, metadata=None, **options)
-                    level = _halved(level)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    large = surface.shape[0] * surface.shape[1] > 2**30
+    with atomic(path) as temporary, tifffile.TiffWriter(temporary, ome=True, bigtiff=large) as tiff:
+        count = finest.levels
+        for i in range(count):
+            if resolution:
+                options |= {"resolution": (resolution[0] / 2**i, resolution[1] / 2**i), "resolutionunit": "CENTIMETER"}
+            if i == 0:
+                shape = (*surface.shape, 3) if colors else surface.shape
+                made: dict[str, Any] = {"shape": shape, "dtype": np.uint8, "metadata": metadata, "subifds": count - 1}
+                tiff.write(finest.tiles(), **made, **options)
+                level = finest.half
+            else:
+                tiff.write(level, subfiletype=1, metadata=None, **options)
+                level = _halved(level)
 
 
 def _described(

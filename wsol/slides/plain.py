@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsol.slides.reader import RGB, SlideError, agreed_mpp, damaged, image_on_white, pasted, resolution_mpp
+from wsol.slides.reader import RGB, Deep, SlideError, agreed_mpp, damaged, image_on_white, pasted, resolution_mpp
 
 _REMEDY = "convert it to a tiled TIFF (vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg)"
 
@@ -31,6 +31,8 @@ class Plain:
                     self._pixels = image_on_white(image)
         except Image.DecompressionBombError as error:
             raise SlideError(f"{path}: too large to be decoded whole ({error}); {_REMEDY}") from error
+        except Deep as error:
+            raise SlideError(f"{path}: {error}") from error
         except (OSError, SyntaxError, ValueError) as error:
             raise damaged(path, error) from error
         self.size = (self._pixels.shape[1], self._pixels.shape[0])

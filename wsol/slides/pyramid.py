@@ -20,6 +20,7 @@ PLAIN_GRIDS = {"aperio", "generic-tiff"}
 """Vendors whose levels are one grid of tiles without overlap or offsets."""
 
 
+_PRINT_UM = 10.0
 _PAINTED_PX = 4096
 """Side of what OpenSlide paints at once."""
 
@@ -58,7 +59,9 @@ class Pyramid:
         """See `Reader`."""
         properties = self._handle().properties
         x, y = (properties.get(name) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
-        return agreed_mpp(self.path, float(x) if x else None, float(y) if y else None)
+        found = agreed_mpp(self.path, float(x) if x else None, float(y) if y else None)
+        # 72 to 2400 dots per inch are those of screens and printers.
+        return None if found and found > _PRINT_UM and properties.get("tiff.ResolutionUnit") == "inch" else found
 
     def close(self) -> None:
         """Closes this process's handles."""
@@ -110,6 +113,10 @@ class Pyramid:
         try:
             with tifffile.TiffFile(self.path) as tiff:
                 check_complete(self.path, tiff.pages)
+                if (bits := int(tiff.pages.first.bitspersample)) > 8:
+                    raise SlideError(
+                        f"{self.path}: {bits} bits per channel, 8 expected; convert it (which bits are the picture is not known)"
+                    )
                 if fast:
                     self._file = os.open(self.path, os.O_RDONLY)
                     self._tiles = self._levels(tiff, self._file)

@@ -16,6 +16,10 @@ class SlideError(RuntimeError):
     """A slide that cannot be used. The message names the file, what is wrong, and the remedy."""
 
 
+class Deep(ValueError):
+    """Pixels of more than 8 bits per channel."""
+
+
 class Reader(Protocol):
     """One open file.
 
@@ -68,8 +72,9 @@ def resolution_mpp(unit: int | None, x: float, y: float) -> tuple[float | None, 
 
 def image_on_white(image: Image.Image) -> RGB:
     """The 8-bit RGB pixels of a Pillow image of any mode, what is transparent on white."""
-    if image.mode in ("I;16", "I", "F"):
-        raise ValueError(f"8 bit per channel expected, got Pillow mode {image.mode}; convert the image to 8-bit RGB")
+    stored = str([part[3] for part in getattr(image, "tile", ())])  # "RGB;16B": Pillow would take the upper half of 16 bits
+    if image.mode in ("I", "F") or image.mode.startswith("I;") or ";16" in stored:
+        raise Deep(f"8 bit per channel expected, got more (Pillow: {image.mode}, {stored}); convert the image to 8-bit RGB")
     if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
         return np.asarray(image.convert("RGB"), np.uint8)
     return on_white(np.asarray(image.convert("RGBA"), np.uint8))

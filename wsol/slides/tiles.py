@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from wsol._files import atomic
 from wsol._names import closest
 from wsol.slides.qc import FLAGS, Limits, Overview, overview, share, tile_sharpness
+from wsol.slides.reader import SlideError
 from wsol.slides.slide import Slide
 from wsol.slides.tiling import Edge, aligned_side, grid
 
+COARSEST = 1.5
+"""How many times as coarse as its tiles a slide may be: beyond, they would be made up by enlarging."""
 ALIGN = 0.01
 """How much the side of a tile may change for the sake of the grid in which the slide is stored."""
 
@@ -90,7 +93,15 @@ def tile_table(
         Columns x, y, width, height (int64, level-0 px); tissue, pen, fold (shares of the tile, 0 to 1), sharpness (variance of
         the Laplacian over its tissue, NaN where not measured) and flags (of `FLAGS`, joined by ", "; "" for none); row by row.
         And the status.
+
+    Raises:
+        SlideError: level 0 is over 1.5 times as coarse as `mpp`.
     """
+    if slide.mpp > COARSEST * mpp:
+        raise SlideError(
+            f"{slide.path}: its finest level has {slide.mpp:g} um per px, tiles of {mpp:g} would be made up by enlarging it; set "
+            f"`tile.mpp` to {slide.mpp:.2g} or more, or the `mpp` column of the sample sheet if the file is wrong"
+        )
     limits = Limits() if limits is None else limits
     _check(tile_px, tile_um, overlap, min_tissue, limits)
     px = tile_px if tile_px is not None else round(float(tile_um or 0) / mpp)
@@ -203,11 +214,8 @@ def _reason(
 
 def write_png(path: str | Path, image: npt.NDArray[np.uint8]) -> None:
     """An RGB or gray array as PNG, written beside its place and then renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     ok, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)
     if not ok:
         raise RuntimeError(f"cv2 could not encode a {image.dtype} {image.shape} image as PNG for {path}")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_bytes(data.tobytes())
-    os.replace(beside, path)
+    with atomic(path) as temporary:
+        temporary.write_bytes(data.tobytes())

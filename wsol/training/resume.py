@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from wsol._files import atomic
 from wsol.training.history import Row
 
 FORMAT = 1
@@ -140,17 +141,15 @@ def _short(value: Any) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     """Write under a temporary name, flush to the disk, rename."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with atomic(path) as temporary, temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _sweep(folder: Path, keep: set[str]) -> None:
     """Remove our files that nothing names any more."""
-    for pattern in ("epoch-*.safetensors", "kept-*.safetensors", "*.partial"):
+    for pattern in ("epoch-*.safetensors", "kept-*.safetensors", ".*.part.*"):
         for path in folder.glob(pattern):
             if path.name not in keep:
                 path.unlink()

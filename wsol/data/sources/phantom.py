@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wsol._files import atomic
 from wsol._names import closest
 
 if TYPE_CHECKING:
@@ -241,6 +241,5 @@ def _finished(slide: Slide, out: Path) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_bytes(data)
-    os.replace(beside, path)
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)

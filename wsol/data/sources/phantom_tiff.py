@@ -6,7 +6,6 @@ Classic TIFF 6.0 with the JPEG tags of Technical Note 2: each level is a directo
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from wsol._files import atomic
 
 _SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2
 _FORMAT = {_SHORT: "H", _LONG: "I", _RATIONAL: "I", _ASCII: "B"}
@@ -45,9 +46,8 @@ def write_pyramid(rgb: npt.NDArray[np.uint8], path: Path, mpp: float, *, tile: i
         level = np.asarray(cv2.resize(level, shape, interpolation=cv2.INTER_AREA), np.uint8)
     if len(data) >= 2**32:
         raise ValueError(f"{path}: {len(data)} bytes do not fit in a classic TIFF (4 GB); draw smaller slides")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_bytes(data)
-    os.replace(beside, path)
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _jpeg_tiles(rgb: npt.NDArray[np.uint8], tile: int, quality: int) -> Iterator[bytes]:
