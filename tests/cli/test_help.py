@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -16,6 +17,7 @@ from wsol.cli import progress as module
 from wsol.cli.main import app
 from wsol.cli.progress import progress
 
+ROOT = Path(__file__).parents[2]
 GROUP = typer.main.get_command(app)
 
 
@@ -86,3 +88,24 @@ def test_a_terminal_gets_a_bar():
     assert list(progress([1, 2, 3], "draw", stream=bar)) == [1, 2, 3]
     assert "draw" in bar.getvalue()
     assert "3 of 3" not in bar.getvalue()
+
+
+def test_the_doors_load_nothing_heavy():
+    script = "import sys, wsol.cli.main, wsol.cli.predict, wsol.cli.new, wsol.cli.doctor, wsol.cli.log\n"
+    script += "print([m for m in ('torch', 'mlflow', 'pandas', 'openslide', 'scipy', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def lines_of(page):
+    """The command lines of the package in the shell blocks of a page."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    every = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in every if line.startswith("wsol ")]
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")) + [ROOT / "README.md"], ids=lambda page: page.name)
+def test_what_the_pages_say_can_be_typed(page):
+    for words in lines_of(page):
+        context = GROUP.commands[words[0]].make_context(words[0], words[1:], resilient_parsing=True)
+        assert not context.args, words

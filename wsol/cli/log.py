@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def log_runs(
         weights=_weights(scores, results),
     )
     done: Any = log(made, tracking_uri, experiment)
-    write_json(out, {"experiment": experiment, "runs": [record.run_key for record in made], "logged": str(done)})
+    write_json(out, {"experiment": experiment, **asdict(done)})
+    print(f"{experiment}: {done.created} runs new, {done.replaced} replaced, {done.unchanged} as they were", file=sys.stderr)
 
 
 def _weights(scores: list[dict[str, Any]], results: Path) -> dict[tuple[str, int, int, str], Path]:
@@ -69,9 +70,8 @@ def serve(results: Path, port: int) -> None:
             print(f"  {what:<34} {link}", flush=True)
     if not database.is_file():
         return
+    sys.stdout.flush()
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_DISABLE_AGENT_HINT": "true"}
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", f"sqlite:///{database}"]
-    try:
-        subprocess.run([*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"], check=True, env=environment)
-    except KeyboardInterrupt:
-        print("dashboard closed", file=sys.stderr)
+    # In the place of this process, so that whoever stops it stops the server, by Ctrl-C or by a signal.
+    os.execve(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"], environment)
