@@ -33,10 +33,10 @@ def table(path, rows, header=("file", "label", "patient")):
     return path
 
 
-def pictures(folder, names, side=64):
+def pictures(folder, names, side=64, seed=0):
     folder.mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(names):
-        pixels = np.random.default_rng(i).integers(0, 255, (side, side + 16, 3), np.uint8)
+        pixels = np.random.default_rng([seed, i]).integers(0, 255, (side, side + 16, 3), np.uint8)
         Image.fromarray(pixels).save(folder / name)
     return folder
 
@@ -140,7 +140,7 @@ def test_images_of_many_classes_with_masks_and_columns_of_other_names(tmp_path):
 
 def test_files_are_found_by_path_name_stem_and_first_part(tmp_path):
     pictures(tmp_path / "s/one", ["x.1.png", "same.png"])
-    pictures(tmp_path / "s/two", ["same.png", "TCGA-A.uuid.png"])
+    pictures(tmp_path / "s/two", ["same.png", "TCGA-A.uuid.png"], seed=1)
     rows = [("x", "a", "1"), ("one/same.png", "a", "2"), ("TCGA-A", "b", "3"), ("same", "b", "4")]
     found = survey(tmp_path / "s", table(tmp_path / "l.csv", rows))
     assert [row["sample"] for row in found.rows] == ["x.1", "same", "TCGA-A.uuid"]
@@ -170,6 +170,22 @@ def test_a_folder_of_dicom_files_is_one_slide_and_links_are_followed(tmp_path):
 def test_too_few_classes_or_patients(tmp_path, rows, says):
     found = survey(pictures(tmp_path / "s", ["a.png", "b.png"]), table(tmp_path / "l.csv", rows))
     assert any(says in problem for problem in found.problems)
+
+
+def test_the_same_slide_under_two_names_is_seen(tmp_path):
+    folder = pictures(tmp_path / "s", ["a.png", "b.png"])
+    (folder / "c.png").write_bytes((folder / "a.png").read_bytes())
+    labels = table(tmp_path / "l.csv", [("a.png", "x", "1"), ("b.png", "y", "2"), ("c.png", "y", "3")])
+    found = survey(folder, labels)
+    assert found.problems[0].startswith("c.png holds the same bytes as a.png")
+    assert [row["sample"] for row in survey(folder, labels, skip=True).rows] == ["a", "b"]
+
+
+def test_a_resolution_that_contradicts_the_file_is_noted(slides, tmp_path):
+    rows = [(*row, "0.5" if i else "0.25") for i, row in enumerate(SIX)]
+    found = survey(slides, table(tmp_path / "l.csv", rows, header=("file", "label", "patient", "mpp")))
+    assert found.notes == ["s0.tiff: 0.25 um per px by the labels, 0.5 by the file, which is believed"]
+    assert found.rows[0]["mpp"] == ""
 
 
 def test_patients_that_nobody_names_are_noted(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +54,8 @@ def test_the_lines_of_the_description_load_the_net(uri, make_scores, tmp_path, m
     told = runs[0].data.tags["mlflow.note.content"]
     assert told == "A note.\n\n" + model.tags["mlflow.note.content"]
     (code,) = re.findall(r"```python\n(.*?)```", told, flags=re.DOTALL)
+    page = (Path(__file__).parents[2] / "docs/how-to/dashboard.md").read_text()
+    assert code.replace(model.model_id, "m-0123456789abcdef") in page
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     names: dict[str, object] = {}
     exec(code, names)

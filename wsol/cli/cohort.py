@@ -89,7 +89,11 @@ def survey(slides: Path, labels: Path, *, masks: Path | None = None, mpp: float 
     matched = _matched(cohort, found, slides, *_read(labels), skip=skip)
     masked = {path.stem: path for path in sorted(masks.iterdir()) if path.suffix.lower() in MASKS} if masks else {}
     names = _names([path for path, _ in matched], slides)
+    twins = _twins([path for path, _ in matched])
     for path, told in progress(matched, "open"):
+        if path in twins:
+            _refuse(cohort, f"{path.name} holds the same bytes as {twins[path].name}: it could be trained on and tested on", skip)
+            continue
         try:
             known = _opened(cohort, path, float(told.get("mpp") or mpp or "nan"))
         except (RuntimeError, OSError, ValueError) as error:
@@ -104,6 +108,16 @@ def survey(slides: Path, labels: Path, *, masks: Path | None = None, mpp: float 
         cohort.problems.append(f"{masks}: no mask is named like a slide; masks are SLIDE.png, .tif, .geojson or .xml")
     _judge(cohort)
     return cohort
+
+
+def _twins(paths: Sequence[Path]) -> dict[Path, Path]:
+    """A file that was there before under another name -> the first of that content."""
+    from wsol.tracking import file_hash
+
+    sizes = Counter(path.stat().st_size for path in paths)
+    first: dict[str, Path] = {}
+    same = [path for path in paths if sizes[path.stat().st_size] > 1]
+    return {path: one for path in same if (one := first.setdefault(file_hash(path), path)) is not path}
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -228,6 +242,8 @@ def _opened(cohort: Cohort, path: Path, mpp: float) -> str:
             raise
         with open_slide(path, mpp=mpp):  # the error of a file that is damaged as well
             own = None
+    if own and mpp == mpp and not 0.95 < own / mpp < 1.05:
+        cohort.notes.append(f"{path.name}: {mpp:g} um per px by the labels, {own:g} by the file, which is believed")
     cohort.mpps.append(own or mpp)
     return "" if own else f"{mpp:g}"
 
