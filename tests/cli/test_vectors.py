@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import h5py
 import numpy as np
@@ -160,7 +161,10 @@ def test_files_of_features_alone_are_slides(tiled, embedded, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"backbone": "stored:512"}, r"12 tiles of 512 numbers expected, got 12 of 1280; set backbone: stored:1280"),
+        (
+            {"backbone": "stored:512"},
+            r"8 of 8 files .*: .*12 tiles of 512 numbers expected, got 12 of 1280\).*; .*set backbone: stored:1280",
+        ),
         ({"backbone": f"stored:{WIDTH}", "strategy": "has"}, f"backbone: stored:{WIDTH}: strategy 'has' needs pixels"),
         ({"backbone": f"stored:{WIDTH}", "how": {"embeddings": "tiles"}}, "leave out train.embeddings"),
         ({"backbone": f"stored:{WIDTH}", "keep": "map-stability"}, "look at maps of pixels"),
@@ -187,6 +191,90 @@ def test_tiles_without_features_and_files_of_other_slides_are_named(fitted, tile
     assert "the file is of another slide" in other["reason"]
 
 
+def features(path, values, coords=None, side=32, **said):
+    """A file of features of 32 px tiles, `values` (n, d); what else it says stands at its coordinates."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["features"] = values
+        file["coords"] = np.array([[32 * i, 0] for i in range(len(values))]) if coords is None else coords
+        file["coords"].attrs.update({"patch_size_level0": side, **said})
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ({"coords": np.array([[0, 0], [np.nan, 0]])}, r"coords are px, but those of tile 1 are \[nan +0\.\]"),
+        ({"values": np.array([[0, 1], [2, np.inf]])}, "1 features are not finite"),
+        ({"values": np.array([[0, 1], [2, 1e200]])}, "1 features are not finite"),
+        ({"coords": np.array([[32, 0], [32, 0]])}, r"2 tiles lie at \(32, 0\)"),
+        ({"coords": np.array([[0, 0], [-32, 0]])}, r"the tile of 32 px at \(-32, 0\) lies beside the slide"),
+        ({"coords": np.array([[0, 0], [128, 0]])}, r"tiles reach to \(160, 32\), the slide to \(128, 96\)"),
+        ({"side": 0}, "patch_size_level0: a number above 0 expected, got"),
+        ({"level0_mpp": "abc"}, "level0_mpp: a number above 0 expected, got 'abc'"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_a_record_of_its_slide(tiled, tmp_path, broken, says):
+    features(tmp_path / "test0.h5", **{"values": np.zeros((2, 2)), **broken})
+    settings = Tile(mpp=1.0, tile_px=32, features=str(tmp_path))
+    where = {"manifest": tiled / "slides.parquet", "slide": "test0", "out": tmp_path / "t" / "test0.parquet"}
+    record = tile(settings, **where)
+    assert (record["status"], record["verb"]) == ("failed", "tile")
+    assert re.search(says, record["reason"])
+    features(tmp_path / "test0.h5", np.zeros((2, 2)), np.array([[-16, 0], [112, 80]]))  # those that reach beyond are welcome
+    assert tile(settings, **where)["status"] == "ok"
+
+
+@pytest.fixture
+def made(tiled, tmp_path):
+    """Tile tables of slides whose files of features say of themselves what `said` has for them."""
+
+    def build(said, width=None):
+        samples = list(read_manifest(tiled / "slides.parquet").samples["sample"].unique())
+        for sample in samples:
+            features(tmp_path / "f" / f"{sample}.h5", np.zeros((4, (width or {}).get(sample, 8))), **said.get(sample, {}))
+            settings = Tile(mpp=1.0, tile_px=32, features=str(tmp_path / "f"))
+            tile(settings, manifest=tiled / "slides.parquet", slide=sample, out=tmp_path / "t" / f"{sample}.parquet")
+        return tmp_path / "t"
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "two"),
+    [
+        ("encoder", "uni", "conch"),
+        ("mpp", 0.5, 1.0),
+        ("target_magnification", 20, 40),
+        ("patch_size", 256, 224),
+    ],
+)
+def test_features_that_were_made_otherwise_are_not_mixed(fitted, made, name, one, two):
+    said = {f"train{i}": {name: one} for i in range(2)}
+    tables = made({**said, "val1": {name: two}})
+    with pytest.raises(ValueError, match=rf"val1\.h5 and .*train\d\.h5 do not belong together: {name} {two}.* and {one}"):
+        fitted("none", tables, head="gap", backbone="stored:8")
+    fitted("some", made(said), head="gap", backbone="stored:8")  # the others do not say
+
+
+def test_tiles_of_another_size_are_not_mixed_but_scanners_may_differ(fitted, made):
+    with pytest.raises(ValueError, match=r"do not belong together: um per tile (16|32)\.0 and (16|32)\.0"):
+        fitted("none", made({"train1": {"patch_size_level0": 16}}), head="gap", backbone="stored:8")
+    fitted("some", made({"train1": {"patch_size_level0": 34}}), head="gap", backbone="stored:8")
+
+
+def test_all_files_of_another_width_are_named_at_once(fitted, made, tiled, encoder, tmp_path):
+    tables = made({}, {"train0": 9, "train1": 9, "test0": 9})
+    with pytest.raises(
+        ValueError, match=r"2 of 8 files .*train0\.h5 \(4 tiles of 8 .* got 4 of 9\); .*train1\.h5 .*stored:9 if all"
+    ):
+        fitted("none", tables, head="gap", backbone="stored:8")
+    net = verb.net_of(verb.Model(weights=None, head="gap", backbone="stored:8"), 2, 0)
+    save_checkpoint(net, tmp_path / "net.safetensors", {})
+    maps_of(tiled, tables, tmp_path / "net.safetensors", "test0", ["cam"], tmp_path / "o.h5")
+    with MapReader(tmp_path / "o.h5") as reader:
+        assert "9 numbers per tile, stored:8 reads other features" in reader.provenance["failure"]["reason"]
+
+
 def test_a_study_on_features_is_rehearsed(tiled, embedded):
     study = {
         "prepare": {
@@ -203,6 +291,11 @@ def test_a_study_on_features_is_rehearsed(tiled, embedded):
     assert "strategy 'has' needs pixels" in finding
     with pytest.raises(ConfigError, match="stored"):
         load_config({**study, "models": {"mil": {"backbone": "stord:12"}}})
+
+
+def test_cells_of_tiles_that_reach_beyond_the_slide_stay_on_their_side():
+    _, found = laid(np.array([[-32, 0], [64, 32]]), 64, (96, 96))
+    assert found.tolist() == [[0, -1, -1], [0, -1, 1], [-1, -1, 1]]
 
 
 def test_cells_have_the_outlines_of_their_tiles():

@@ -79,8 +79,15 @@ def test_what_is_laid_out_otherwise_is_named(tmp_path):
         read_vectors(tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["embeddings"] = FEATURES
-    with pytest.raises(SlideError, match=r"features and coords expected, got \['embeddings'\]"):
+    with pytest.raises(SlideError, match=r"features and coords of numbers expected, got \['embeddings \(float32\)'\]"):
         read_vectors(tmp_path / "other.h5")
+    with h5py.File(tmp_path / "group.h5", "w") as file:
+        file.create_group("features")
+        file["coords"] = COORDS
+    with pytest.raises(SlideError, match=r"got \['coords \(int64\)', 'features \(a group\)'\]"):
+        read_vectors(tmp_path / "group.h5")
+    with pytest.raises(SlideError, match=r"'features \(\|S1\)'\]"):
+        read_vectors(write(tmp_path / "text.h5", np.array([[b"x"]] * 4)))
     with pytest.raises(SlideError, match=r"got \(4, 8\) and \(3, 2\)"):
         read_vectors(write(tmp_path / "less.h5", coords=COORDS[:3]))
     with pytest.raises(SlideError, match="nothing says how large a tile is"):

@@ -65,9 +65,7 @@ def tile(
             raise RuntimeError(f"slide {slide!r}: {status.reason} (tile.strict: the study stops here)")
         if settings.labels == "annotation":
             table = _labeled(table, listing, row, masks, seen.size, settings.foreground)
-        table.attrs = {"tile_px": settings.side_px, "mpp": settings.mpp, "side": status.side}
-        if features is not None:
-            table.attrs["features"] = str(features)
+        table.attrs |= {"tile_px": settings.side_px, "mpp": settings.mpp, "side": status.side}
         quality_png(seen, table, picture, level0_mpp=mpp)
     write_json(out.with_suffix(".json"), found)
     with atomic(out) as temporary:

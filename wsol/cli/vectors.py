@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BATCH = 1024
 """Tiles at a time; a vector is small."""
+SLACK = 1.25
+"""Factor between um per tile of two slides that pass for one magnification: scanners differ in it by some percent."""
 
 
 def stored_width(backbone: str) -> int:
@@ -53,7 +55,7 @@ def placed(settings: Tile, row: Any, features: Path) -> tuple[Overview, pd.DataF
     """Overview, tiles, status and um per px of a slide whose tiles are those of a file of features.
 
     Raises:
-        SlideError: the slide or the file cannot be read, or the tiles reach beyond the slide by more than one of them.
+        SlideError: the slide or the file cannot be read, features are not finite, or a tile lies wholly beyond the slide.
     """
     import pandas as pd
 
@@ -62,13 +64,17 @@ def placed(settings: Tile, row: Any, features: Path) -> tuple[Overview, pd.DataF
     found = read_vectors(features)
     with open_slide(row.path, mpp=None if row.mpp != row.mpp else row.mpp) as opened:
         seen, size, mpp = overview(opened, settings.tissue_mpp), opened.size, opened.mpp
-    if any(own > most + found.side for own, most in zip(found.size, size, strict=True)):
+    if any(own >= most + found.side for own, most in zip(found.size, size, strict=True)) and len(found.coords):
         raise SlideError(f"{features}: tiles reach to {found.size}, the slide to {size}: the file is of another slide")
+    found.check()
     count, side = len(found.coords), found.side
     table = pd.DataFrame({"x": found.coords[:, 0], "y": found.coords[:, 1], "width": side, "height": side, "tissue": 1.0})
     table = table.assign(pen=0.0, fold=0.0, sharpness=math.nan, flags=pd.Series([""] * count, dtype=object))
     said = f"{count} tiles of {side} px by {found.encoder}, {found.width} numbers each"
     guess = " (their side is the distance of neighbors: the file does not say it)" if found.guessed else ""
+    table.attrs = {"features": str(features), "made": {"width": found.width, **found.made}}
+    if not found.guessed:
+        table.attrs["made"]["um per tile"] = side * mpp
     status = TileStatus(
         "ok" if count else "empty", said + guess if count else "the file of features has no tiles", count, count,
         float(seen.tissue.mean()), float(seen.pen.mean()), {}, 0, settings.side_px, side, settings.mpp,
@@ -87,7 +93,7 @@ def stored_bags(
     """What trains a net on stored features in place of its batches, and what tells one set of files from another.
 
     Raises:
-        ValueError: no files of features, of another width, or a training that needs pixels.
+        ValueError: no files of features, of another width or made in different ways, or a training that needs pixels.
     """
     from wsol.data import BagBatches, VectorBags
     from wsol.data.tile_tables import read_tables
@@ -98,6 +104,7 @@ def stored_bags(
     if how.embeddings != "none":
         raise ValueError(f"backbone {model.backbone!r} is no net that makes embeddings; leave out train.embeddings")
     made, told = [], []
+    facts: dict[Path, dict[str, Any]] = {}
     for bags in (drawn, fixed):
         tables = read_tables(tiles, bags.rows["sample"])
         if bare := [sample for sample, table in tables.items() if "features" not in table.attrs]:
@@ -106,9 +113,28 @@ def stored_bags(
                 "tile.features and run `wsol tile` again"
             )
         files = {sample: Path(table.attrs["features"]) for sample, table in tables.items()}
+        facts |= {files[sample]: table.attrs.get("made", {}) for sample, table in tables.items()}
         made.append(VectorBags(bags, files, net.backbone.channels[-1]))
         told += [[sample, path.stat().st_size, path.stat().st_mtime_ns] for sample, path in files.items()]
+    _require_alike(facts)
     return made[0], made[1], config_hash({"files": told})
+
+
+def _require_alike(made: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Raises ValueError where two files say that they were made differently: their numbers then mean different things.
+
+    What a file does not say passes.
+    """
+    first: dict[str, tuple[Path, Any]] = {}
+    for path, facts in made.items():
+        for name, value in facts.items():
+            other, known = first.setdefault(name, (path, value))
+            slack = SLACK if name in ("mpp", "um per tile") else 1.0
+            if value != known and not (slack > 1 and known / slack <= value <= known * slack):
+                raise ValueError(
+                    f"{path} and {other} do not belong together: {name} {value} and {known}; make the features of all slides in "
+                    "one way, and run `wsol tile` again"
+                )
 
 
 def draw_vectors(
@@ -123,7 +149,7 @@ def draw_vectors(
     import torch
 
     from wsol.data import MapWriter
-    from wsol.slides import Box, open_slide, read_vectors
+    from wsol.slides import Box, SlideError, open_slide, read_vectors
 
     table, methods = pd.read_parquet(tiles), settings["methods"]
     if "features" not in table.attrs:
@@ -131,6 +157,8 @@ def draw_vectors(
     with open_slide(row.path, mpp=row.mpp if row.mpp == row.mpp else None) as slide:
         width, height = slide.size
     start, found = time.perf_counter(), read_vectors(table.attrs["features"])
+    if found.width != net.backbone.channels[-1]:
+        raise SlideError(f"{found.path}: {found.width} numbers per tile, {net.describe()['backbone']} reads other features")
     vectors = torch.from_numpy(found.features()).to(next(net.parameters()).device)
     logits = _logits(net, vectors) if len(vectors) else None
     target = label if label is not None else 0 if logits is None else int(logits.argmax())
@@ -193,7 +221,7 @@ def laid(coords: npt.NDArray[np.int64], side: int, shape: tuple[int, int]) -> tu
     counts.
 
     Args:
-        coords: (n, 2) of (x, y), level-0 px.
+        coords: (n, 2) of (x, y), level-0 px; what reaches beyond the slide is cut off.
         side: of a tile.
         shape: (H, W) of the slide.
     """
@@ -204,7 +232,7 @@ def laid(coords: npt.NDArray[np.int64], side: int, shape: tuple[int, int]) -> tu
     span = max(1, round(side / cell))
     for i, (x, y) in enumerate(coords.tolist()):
         top, left = round(y / cell), round(x / cell)
-        rows, columns = np.arange(top, min(top + span, height)), np.arange(left, min(left + span, width))
+        rows, columns = np.arange(max(top, 0), min(top + span, height)), np.arange(max(left, 0), min(left + span, width))
         if rows.size and columns.size:
             away = np.maximum(np.abs(rows + 0.5 - top - span / 2)[:, None], np.abs(columns + 0.5 - left - span / 2)[None])
             place = np.ix_(rows, columns)

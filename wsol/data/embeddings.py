@@ -124,13 +124,23 @@ class VectorBags(EncodedBags):
 
     def __init__(self, bags: BagBatches, files: Mapping[str, Path], width: int) -> None:
         super().__init__(bags, files)
-        for sample in bags.rows["sample"]:
-            found = read_vectors(files[sample])
-            if (found.width, len(found.coords)) != (width, len(bags.boxes[sample])):
-                raise ValueError(
-                    f"{files[sample]}: {len(bags.boxes[sample])} tiles of {width} numbers expected, got {len(found.coords)} of "
-                    f"{found.width}; set backbone: stored:{found.width}, and run `wsol tile` again if the file was made anew"
-                )
+        samples = list(bags.rows["sample"].unique())
+        wanted = {sample: (len(bags.boxes[sample]), width) for sample in samples}
+        found = {sample: (len(one.coords), one.width) for sample in samples for one in [read_vectors(files[sample])]}
+        if odd := [sample for sample in samples if found[sample] != wanted[sample]]:
+            told = [
+                f"{files[s]} ({wanted[s][0]} tiles of {width} numbers expected, got {found[s][0]} of {found[s][1]})" for s in odd
+            ]
+            widths = sorted({found[sample][1] for sample in odd} - {width})
+            remedy = (
+                f"set backbone: stored:{widths[0]} if all are to be so, or make these anew"
+                if widths
+                else "they were made anew since"
+            )
+            raise ValueError(
+                f"{len(odd)} of {len(samples)} files of features do not fit: {'; '.join(told[:10])}: {remedy}, and run "
+                "`wsol tile` again"
+            )
 
     def _tile(self, row: Any, tile: int, rng: np.random.Generator, opened: dict[str, Any]) -> npt.NDArray[np.float32]:
         stored = self._features(row["sample"], opened)

@@ -8,7 +8,7 @@ TRIDENT's, and beside them `mpp` (of the tiles), `level0_mpp` and, at the root, 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class Vectors:
         mpp: um per level-0 px; None where the file does not say.
         encoder: what made the features; the name of the folder where the file does not say, which TRIDENT names so.
         guessed: whether the side is the distance of neighbors, for the file does not say it (CLAM's features).
+        made: what the file itself says of how its features were made, as far as it does: some of `encoder`, `patch_size` (px that
+            the encoder saw), `mpp` (um per px of these) and `target_magnification` (TRIDENT's).
     """
 
     path: Path
@@ -43,6 +45,7 @@ class Vectors:
     mpp: float | None
     encoder: str
     guessed: bool
+    made: Mapping[str, str | float]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -57,39 +60,55 @@ class Vectors:
         try:
             with h5py.File(self.path, "r") as file:
                 stored = file["features"]
-                found = np.asarray(stored[0, rows] if stored.ndim == 3 else stored[rows], np.float32)
+                with np.errstate(over="ignore"):  # what float32 cannot hold is told below
+                    found = np.asarray(stored[0, rows] if stored.ndim == 3 else stored[rows], np.float32)
         except OSError as error:
             raise _damaged(self.path, error) from error
         if not np.isfinite(found).all():
             raise SlideError(f"{self.path}: {int((~np.isfinite(found)).sum())} features are not finite; make the file anew")
         return found
 
+    def check(self, batch: int = 4096) -> None:
+        """Reads all features once, `batch` tiles at a time. Raises SlideError if they cannot be read or are not finite."""
+        for start in range(0, len(self.coords), batch):
+            self.features(slice(start, start + batch))
+
 
 def read_vectors(path: str | Path) -> Vectors:
     """What a file of features says.
 
     Raises:
-        SlideError: it is not there, damaged, or laid out in another way.
+        SlideError: it is not there, damaged, or laid out in another way; a place is no number, or is that of two tiles.
     """
     path = Path(path)
     if not path.is_file():
         raise SlideError(f"no features at {path}; the file is named as its slide, and ends in .h5")
     try:
         with h5py.File(path, "r") as file:
-            if not {"features", "coords"} <= set(file):
-                raise SlideError(f"{path}: datasets features and coords expected, got {sorted(file)}")
-            shape, coords = file["features"].shape, np.asarray(file["coords"])
-            said = {**dict(file.attrs), **dict(file["features"].attrs), **dict(file["coords"].attrs)}
+            named = {name: file.get(name) for name in ("features", "coords")}
+            if not all(isinstance(one, h5py.Dataset) and one.dtype.kind in "fiu" for one in named.values()):
+                raise SlideError(f"{path}: datasets features and coords of numbers expected, got {_contents(file)}")
+            shape, coords = named["features"].shape, np.asarray(named["coords"])
+            said = {**dict(file.attrs), **dict(named["features"].attrs), **dict(named["coords"].attrs)}
     except OSError as error:
         raise _damaged(path, error) from error
     coords = coords[0] if coords.ndim == 3 and len(coords) == 1 else coords
     rows = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
     if len(rows) != 2 or coords.shape != (rows[0], 2):
         raise SlideError(f"{path}: features (n, d) or (1, n, d) and coords (n, 2) expected, got {shape} and {coords.shape}")
-    side, guessed = _side(path, said, coords)
-    encoder = said.get("encoder") or path.parent.name
-    mpp = float(said["level0_mpp"]) if "level0_mpp" in said else None
-    return Vectors(path, coords.astype(np.int64), int(rows[1]), side, mpp, str(encoder), guessed)
+    places = _places(path, coords)
+    side, guessed = _side(path, said, places)
+    if len(places) and places.min() + side <= 0:
+        away = tuple(places[places.min(1).argmin()].tolist())
+        raise SlideError(
+            f"{path}: the tile of {side} px at {away} lies beside the slide, which begins at (0, 0); make the file anew"
+        )
+    encoder = str(said.get("encoder") or path.parent.name)
+    made: dict[str, str | float] = {"encoder": encoder} if said.get("encoder") else {}
+    numbers = {name: _positive(said.get(name)) for name in ("patch_size", "mpp", "target_magnification")}
+    made |= {name: value for name, value in numbers.items() if value is not None}
+    mpp = _number(path, said, "level0_mpp") if "level0_mpp" in said else None
+    return Vectors(path, places, int(rows[1]), side, mpp, encoder, guessed, made)
 
 
 def write_vectors(
@@ -163,18 +182,53 @@ class Blank:
         """Nothing is open."""
 
 
-def _side(path: Path, said: dict[str, Any], coords: npt.NDArray[Any]) -> tuple[int, bool]:
+def _places(path: Path, coords: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Corners in whole px, each of one tile."""
+    odd = ~(np.abs(coords.astype(np.float64)) < 2**31).all(1)  # NaN is not below
+    if odd.any():
+        raise SlideError(
+            f"{path}: coords are px, but those of tile {odd.argmax()} are {coords[odd.argmax()]}; make the file anew"
+        )
+    places = np.rint(coords).astype(np.int64)
+    found, counts = np.unique(places, axis=0, return_counts=True)
+    if (counts > 1).any():
+        twice = tuple(found[counts.argmax()].tolist())
+        raise SlideError(f"{path}: {int(counts.max())} tiles lie at {twice}, where one is expected; make the file anew")
+    return places
+
+
+def _side(path: Path, said: dict[str, Any], places: npt.NDArray[np.int64]) -> tuple[int, bool]:
     """Side of a tile in level-0 px, and whether it is the distance of neighbors."""
     if "patch_size_level0" in said:
-        return round(float(said["patch_size_level0"])), False
-    if "patch_size" in said and ("downsample" in said or int(said.get("patch_level", -1)) == 0):
-        down = float(np.ravel(said.get("downsample", 1.0))[0])
-        return round(float(said["patch_size"]) * down), False
-    steps = np.concatenate([np.diff(np.unique(coords[:, axis])) for axis in (0, 1)]) if len(coords) else np.zeros(0)
+        return max(1, round(_number(path, said, "patch_size_level0"))), False
+    if "patch_size" in said and ("downsample" in said or str(said.get("patch_level")) == "0"):
+        down = _number(path, said, "downsample") if "downsample" in said else 1.0
+        return max(1, round(_number(path, said, "patch_size") * down)), False
+    steps = np.concatenate([np.diff(np.unique(places[:, axis])) for axis in (0, 1)]) if len(places) else np.zeros(0)
     if not len(steps):
         raise SlideError(f"{path}: nothing says how large a tile is; give `coords` the attribute patch_size_level0")
     values, counts = np.unique(steps, return_counts=True)
     return int(values[counts.argmax()]), True
+
+
+def _number(path: Path, said: Mapping[str, Any], name: str) -> float:
+    value = _positive(said[name])
+    if value is None:
+        raise SlideError(f"{path}: attribute {name}: a number above 0 expected, got {said[name]!r}; make the file anew")
+    return value
+
+
+def _positive(told: Any) -> float | None:
+    """A number above 0, or the first of one per axis (CLAM's `downsample`); None for anything else."""
+    try:
+        value = float(np.ravel(told)[0])
+    except (ValueError, TypeError, IndexError):
+        return None
+    return value if 0 < value < np.inf else None
+
+
+def _contents(file: h5py.File) -> list[str]:
+    return [f"{name} ({one.dtype if isinstance(one, h5py.Dataset) else 'a group'})" for name, one in sorted(file.items())]
 
 
 def _damaged(path: Path, error: Exception) -> SlideError:
