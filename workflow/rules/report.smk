@@ -52,8 +52,12 @@ rule faults:
         "wsol faults --tiles {params.tiles} {params.scores} {params.accepted} --out {output.stamp} 2>&1 | tee {log} >&2"
 
 
-# The database is made once, before anything is logged: several processes creating it at once break it.
+# The database is made once, before anything is logged: several processes creating it at once break it. It waits for all that is
+# computed: a server that does not answer then fails the tracking, and nothing else, whatever the profile says of going on.
 rule mlflow_init:
+    input:
+        page=rules.report.output.page,
+        heatmaps=pictured(),
     output:
         stamp=f"{R}/log/{DATASET}/experiment.json",
     log:
