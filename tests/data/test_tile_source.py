@@ -95,6 +95,53 @@ def test_names_put_slides_together(folders, tmp_path):
     assert (counted.samples["mpp"] == 0.25).all()
 
 
+def test_what_was_put_together_is_said(folders, tmp_path):
+    (tmp_path / "slide1" / "tile_32_32.png").unlink()
+    found = tiles.dataset(folders, CLASSES, tmp_path / "out", pattern=PATTERN)
+    assert found.source.endswith(
+        "folders.csv: 6 slides, each of 3 to 4 images, 64 px wide, 64 px high, 75 to 100 % covered, 32 px from image to image "
+        "(level-0 px)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        (r".*(?P<x>[0-9]+)_(?P<y>[0-9]+)\.png", r"tile_32_0\.png: pattern .* takes x=2 from 32: let something that is no digit"),
+        (r".*_(?P<x>[0-9]+)_(?P<y>[0-9])[0-9]*\.png", r"tile_0_32\.png: pattern .* takes y=3 from 32"),
+        (r".*_(?P<x>[0-9]+)?_(?P<y>[a-z0-9.]+)", r"tile_0_0\.png: pattern .* takes y='0\.png': a whole number from 0 expected"),
+        (r"tile(?P<x>_[0-9]+)_(?P<y>[0-9]+)\.png", "takes x='_0'"),
+        (r".*_(?P<x>5)?[0-9]+_(?P<y>[0-9]+)\.png", "takes x=None"),
+    ],
+)
+def test_a_pattern_that_takes_no_whole_number_is_refused(folders, tmp_path, pattern, says):
+    with pytest.raises(ValueError, match=says):
+        tiles.dataset(folders, CLASSES, tmp_path / "out", pattern=pattern)
+
+
+def test_numbers_of_fixed_length_may_touch(folders, tmp_path):
+    for i in range(6):
+        for x, y in ((0, 0), (32, 0), (0, 32), (32, 32)):
+            (tmp_path / f"slide{i}" / f"tile_{x}_{y}.png").rename(tmp_path / f"slide{i}" / f"t{x:03d}{y:03d}.png")
+    found = tiles.dataset(folders, CLASSES, tmp_path / "out", pattern=r"t(?P<x>[0-9]{3})(?P<y>[0-9]{3})\.png")
+    with open_slide(found.samples["path"][0]) as slide:
+        np.testing.assert_array_equal(slide.read(Box(0, 0, 64, 64), 0.5), whole())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"x": 0, "y": 0}, r"slide 's1': .*tile_0_0\.png \(x 0, y 0\) and .*tile_0_32\.png \(x 0, y 0\) lie on each other"),
+        ({"x": 7, "y": 7}, r"images of 32 x 32 px are cut at least 1/4 of that apart"),
+        ({"x": 900000, "y": 900000}, r"with x 900000, y 900000 the slide has 900032 x 900032 px of 0\.5 um, 45 x 45 cm"),
+        ({"x": 900000}, r"with x 900000, y 32 the slide has 900032 x 64 px"),
+    ],
+)
+def test_places_that_cannot_be_right_are_refused(cut, tmp_path, change, says):
+    with pytest.raises(ValueError, match=says):
+        tiles.dataset(cut(**{"s1/2": change}), CLASSES, tmp_path / "out")
+
+
 def test_any_positive_image_makes_a_positive_slide(cut, tmp_path):
     sheet = cut(**{"s2/3": {"label": "tumor", "mask": "slide2/mask1.png"}})
     with pytest.raises(ValueError, match=r"slide 's2': its images differ in label: \['0', '1'\].*label: any"):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from wsol.data import Dataset
 
 
-def prepare(settings: Prepare, *, manifest: Path, masks: Path, workers: int = 1) -> None:
-    """List the samples of a source, check their splits, and write `manifest` and `masks`."""
+def prepare(settings: Prepare, *, manifest: Path, masks: Path, workers: int = 1) -> str:
+    """List the samples of a source, check their splits, and write `manifest` and `masks`; what was found, in words."""
     from wsol.data import SOURCES, check_splits, write_manifest
 
     make = resolve("source", settings.source, SOURCES, "wsol.data").dataset
@@ -28,6 +28,7 @@ def prepare(settings: Prepare, *, manifest: Path, masks: Path, workers: int = 1)
     if dataset.kind == "images":
         _check_sizes(dataset)
     write_manifest(dataset, manifest, masks)
+    return dataset.source
 
 
 def _check_sizes(dataset: Dataset) -> None:

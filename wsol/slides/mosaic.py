@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wsol.slides.pieces import Layout, Piece, layout
 from wsol.slides.reader import RGB, SlideError, damaged, image_on_white
 from wsol.slides.slide import Box
 
@@ -25,18 +26,8 @@ _CACHE_PX = 32 * 2**20
 _FORMAT = 1
 
 
-class Piece(NamedTuple):
-    """One image of a mosaic: its file, its place (x, y) on the slide in level-0 px, and its own size in px."""
-
-    path: str
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-def write_mosaic(path: Path, pieces: Iterable[Piece], *, mpp: float, down: float = 1.0) -> None:
-    """Writes a mosaic, under a temporary name first.
+def write_mosaic(path: Path, pieces: Iterable[Piece], *, mpp: float, down: float = 1.0) -> Layout:
+    """Writes a mosaic, under a temporary name first, and says what its images make together.
 
     Args:
         path: ending in ".mosaic".
@@ -45,17 +36,19 @@ def write_mosaic(path: Path, pieces: Iterable[Piece], *, mpp: float, down: float
         down: level-0 px per px of the images, at least 1.
 
     Raises:
-        ValueError: no pieces, or a scale below 1.
+        ValueError: no pieces, a scale below 1, or places that cannot be right (see `wsol.slides.pieces`).
     """
     listed = list(pieces)
     if not listed or down < 1:
         raise ValueError(f"{path}: at least one image, and 1 px of level 0 or more per px of it; got {len(listed)}, {down}")
+    found = layout(listed, mpp=mpp, down=down)
     # What is cut anew under the same name has another length in all likelihood: a hash of this file then differs.
     rows = [[*piece, Path(piece.path).stat().st_size] for piece in listed]
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     beside.write_text(json.dumps({"format": _FORMAT, "mpp": mpp, "down": down, "pieces": rows}))
     os.replace(beside, path)
+    return found
 
 
 class Mosaic:

@@ -7,12 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsol._names import closest
 from wsol.data.manifest import Dataset
 from wsol.data.sources import sheet as sheets
 from wsol.data.sources.sheet_rows import Row
+
+if TYPE_CHECKING:
+    from wsol.slides import Layout
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 LABELS = ("same", "any")
@@ -59,7 +62,7 @@ def dataset(
     and at which resolution. With it a row is a slide, `path` its folder, `mpp` that of its images, and their names say where they
     lie. Each slide becomes a mosaic, which all verbs read as the slide itself: bags, maps, heat maps and numbers are those of
     slides, in level-0 px of the slide that was cut. Where there is no image it is white and, where others have masks, not
-    foreground.
+    foreground. What was put together (sizes, images, covered area, steps) stands in the `source` of the dataset.
 
     Args:
         sheet: the CSV.
@@ -79,14 +82,13 @@ def dataset(
 
     Raises:
         FileNotFoundError: no sheet, or no image where the pattern looks for some.
-        ValueError: mistakes in the sheet; images of one slide that disagree.
+        ValueError: mistakes in the sheet or pattern; images of one slide that disagree, or that cannot lie as they are said to.
     """
     given = sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed)
     slides = _slides(given, Path(out), pattern, step, coords_mpp, label)
-    for slide in slides:
-        _write(slide)
+    made = [_write(slide) for slide in slides]
     found = sheets.build(given, [slide.row for slide in slides])
-    found.source = f"images cut from slides, {given.sheet}"
+    found.source = f"images cut from slides, {given.sheet}: {_summary(made)}"
     return found
 
 
@@ -148,13 +150,31 @@ def _named(given: sheets.Options, row: Row, pattern: re.Pattern[str], step: int)
     cuts = []
     for path in sorted(p for p in row.path.rglob("*") if p.suffix.lower() in IMAGES):
         if match := pattern.fullmatch(path.relative_to(row.path).as_posix()):
-            cuts.append(Cut(path, int(match["x"]) * step, int(match["y"]) * step))
+            cuts.append(Cut(path, _number(path, match, "x") * step, _number(path, match, "y") * step))
     if not cuts:
         raise FileNotFoundError(
             f"{given.sheet}: row {row.number}: no image below {row.path} has a name like {pattern.pattern!r} (paths below that "
             "folder are matched as a whole)"
         )
     return cuts
+
+
+def _number(path: Path, match: re.Match[str], group: str) -> int:
+    """The number that a group took out of a file name: all of its digits, but for those that other groups took."""
+    told, where = match[group], f"{path}: pattern {match.re.pattern!r}"
+    if told is None or not re.fullmatch("[0-9]+", told):
+        raise ValueError(f"{where} takes {group}={told!r}: a whole number from 0 expected; write (?P<{group}>[0-9]+)")
+    (start, end), name = match.span(group), match.string
+    others = [match.span(i) for i in range(1, 1 + match.re.groups) if i != match.re.groupindex[group]]
+    cut_left = name[:start][-1:].isdigit() and start not in [right for _, right in others]
+    cut_right = name[end:][:1].isdigit() and end not in [left for left, _ in others]
+    if cut_left or cut_right:
+        whole = next(found[0] for found in re.finditer("[0-9]+", name) if found.start() <= start < found.end())
+        raise ValueError(
+            f"{where} takes {group}={told} from {whole}: let something that is no digit stand before and after the group, as in "
+            f"_(?P<{group}>[0-9]+)[.]"
+        )
+    return int(told)
 
 
 def _listed(
@@ -194,15 +214,18 @@ def _slide(given: sheets.Options, row: Row, mask: Path | None, cuts: list[Cut], 
     return Slide(made, cuts, row.mpp / mpp)
 
 
-def _write(slide: Slide) -> None:
-    """The mosaics of a slide and of its masks."""
+def _write(slide: Slide) -> Layout:
+    """The mosaics of a slide and of its masks; what its images make together."""
     from wsol.data.pixels import image_shape
     from wsol.slides import Piece, write_mosaic
 
     shapes = [image_shape(cut.path) for cut in slide.cuts]
     pairs = list(zip(slide.cuts, shapes, strict=True))
     pieces = [Piece(str(cut.path), cut.x, cut.y, shape[1], shape[0]) for cut, shape in pairs]
-    write_mosaic(slide.row.path, pieces, mpp=slide.row.mpp, down=slide.down)
+    try:
+        made = write_mosaic(slide.row.path, pieces, mpp=slide.row.mpp, down=slide.down)
+    except ValueError as error:
+        raise ValueError(f"slide {slide.row.sample!r}: {error}") from error
     masks = [(cut, cut.mask, shape) for cut, shape in pairs if cut.mask is not None]
     for cut, mask, shape in masks:
         if (own := image_shape(mask)) != shape:
@@ -210,3 +233,19 @@ def _write(slide: Slide) -> None:
     if masks and slide.row.mask is not None:
         pieces = [Piece(str(mask), cut.x, cut.y, shape[1], shape[0]) for cut, mask, shape in masks]
         write_mosaic(slide.row.mask, pieces, mpp=slide.row.mpp, down=slide.down)
+    return made
+
+
+def _summary(made: Sequence[Layout]) -> str:
+    """What was put together, least to most."""
+    spans = {
+        "images": [one.images for one in made],
+        "px wide": [one.size[0] for one in made],
+        "px high": [one.size[1] for one in made],
+        "% covered": [round(100 * one.covered, 1) for one in made],
+        "px from image to image": [one.step for one in made],
+    }
+    told = [
+        f"{min(values):g}{f' to {max(values):g}' if max(values) > min(values) else ''} {unit}" for unit, values in spans.items()
+    ]
+    return f"{len(made)} slides, each of {', '.join(told)} (level-0 px)"
