@@ -63,7 +63,7 @@ def prepare_(
     """
     from wsol.cli.prepare import prepare
 
-    prepare(_section(Prepare, settings), manifest=manifest, masks=masks, workers=workers)
+    typer.echo(prepare(_section(Prepare, settings), manifest=manifest, masks=masks, workers=workers), err=True)
 
 
 @app.command("tile")
