@@ -235,14 +235,16 @@ def report_(
     title: Annotated[str, typer.Option(help="title of the page")] = "wsol",
     audit: Annotated[Path | None, typer.Option(help="findings of `wsol audit` (JSON)", exists=True)] = None,
     probes: Annotated[list[Path] | None, typer.Option(help="JSON of `wsol probe`; give the option once per file")] = None,
+    pictures: Annotated[int, typer.Option(help="samples of each split that are shown with their maps", min=0)] = 48,
+    command: Annotated[str, typer.Option(help="what the study was started with, for the provenance")] = "",
 ) -> None:
-    """One self-contained HTML page: leaderboard with badges, thresholds, differences, overlays, audit, provenance.
+    """One self-contained HTML page: leaderboard, thresholds, differences, maps in a viewer, quality, costs, provenance.
 
     Example: wsol report --scores a/scores.json --scores b/scores.json --results results --out report/index.html
     """
     from wsol.cli.report import report
 
-    report(scores, out=out, results=results, title=title, audit=audit, probes=probes or [])
+    report(scores, out=out, results=results, title=title, audit=audit, probes=probes or [], pictures=pictures, command=command)
 
 
 evaluation_verbs.attach(app, _section)

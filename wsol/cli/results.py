@@ -107,11 +107,14 @@ def jobs(scores: Iterable[dict[str, Any]], results: Path) -> list[dict[str, Any]
     for name in datasets(scores):
         for path in sorted(path for kind in (f"*/{name}.tsv", f"*/{name}/**/*.tsv") for path in folder.glob(kind)):
             place = path.relative_to(folder)
+            if path.stem.endswith(".done"):  # a job that only says that others are done
+                continue
+            job = str(Path(*place.parts[2:]).with_suffix("")) if len(place.parts) > 2 else name
+            rule = f"{place.parts[0]} (floors)" if job.startswith("floors/") else place.parts[0]
             with open(path, newline="") as file:
                 for line in csv.DictReader(file, delimiter="\t"):
                     measured = {"seconds": line["s"], "cpu": line.get("cpu_time"), "memory": line.get("max_rss")}
-                    job = str(Path(*place.parts[2:]).with_suffix("")) if len(place.parts) > 2 else name
-                    found.append({"rule": place.parts[0], "job": job, **{k: _number(v) for k, v in measured.items()}})
+                    found.append({"rule": rule, "job": job, **{k: _number(v) for k, v in measured.items()}})
     return [job for job in found if job["seconds"] is not None]
 
 
