@@ -24,8 +24,9 @@ rule report:
         results=lambda w: R,
         scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
         probes=lambda w, input: " ".join(f"--probes {path}" for path in input.probes),
+        command=" ".join(["snakemake --configfile", *(os.path.relpath(path) for path in workflow.configfiles)]),
     shell:
-        "wsol report --title {params.title:q} --results {params.results} {params.scores} --audit {input.audit} {params.probes} --out {output.page} 2> {log}"
+        "wsol report --title {params.title:q} --command {params.command:q} --results {params.results} {params.scores} --audit {input.audit} {params.probes} --out {output.page} 2> {log}"
 
 
 # The last word of a study with slides: it fails, with the list, where a slide gave nothing. All else is done by then.
