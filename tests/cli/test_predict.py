@@ -173,6 +173,16 @@ def test_glass_without_tissue_is_an_error_with_the_reason(model, tmp_path):
         predict(tmp_path / "empty.png", model=model, kind="slides", mpp=1.0)
 
 
+def test_a_folder_is_its_only_slide(model, image, tmp_path):
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    (folder / "one.png").write_bytes(image[0].read_bytes())
+    assert predict(folder, model=model, out=tmp_path / "p")["file"] == str(folder / "one.png")
+    (folder / "two.png").write_bytes(image[0].read_bytes())
+    with pytest.raises(ValueError, match="holds 2 slides or images; name one"):
+        predict(folder, model=model, out=tmp_path / "p")
+
+
 def test_several_labels_have_a_probability_each():
     assert probabilities([0.0, 2.0, -800.0], several=True) == pytest.approx([0.5, 1 / (1 + np.exp(-2)), 0.0])
     assert probabilities([1e4, 0.0], several=False) == [1.0, 0.0]

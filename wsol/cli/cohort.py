@@ -144,6 +144,13 @@ def files_in(folder: Path) -> list[Path]:
     return found
 
 
+def only_file(folder: Path) -> Path:
+    """The one slide or image of a folder. ValueError where there are more."""
+    if len(found := files_in(folder)) != 1:
+        raise ValueError(f"{folder} holds {len(found)} slides or images; name one of them, such as {found[0]}")
+    return found[0]
+
+
 def _read(labels: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
     """(rows, what -> its column) of the CSV of labels."""
     if not labels.is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsol._names import closest
+from wsol.cli.cohort import only_file
 from wsol.cli.config import Heatmap, Tile, parse
 from wsol.cli.files import write_json
 from wsol.cli.frozen import freeze
@@ -92,7 +93,7 @@ def predict(
     `prediction.json`, the content of which is returned.
 
     Args:
-        file: a slide, or a plain image.
+        file: a slide, a plain image, or a folder with one slide in it, as a DICOM pyramid is.
         model: checkpoint (.safetensors).
         out: folder; `predict/NAME` by default.
         scores: scores.json of an evaluation of this model, whose scale and threshold are kept. Without it the colors span the
@@ -117,6 +118,8 @@ def predict(
         raise FileNotFoundError(f"no slide and no image at {file}")
     if kind not in (None, "slides", "images"):
         raise ValueError(closest("kind", str(kind), ("slides", "images")))
+    if file.is_dir():
+        file = only_file(file)
     recipe, meta = checkpoint_recipe(model)
     if str(recipe["backbone"]).startswith("stored:"):
         raise ValueError(f"{model} reads features of another encoder, not pixels; use the study (docs/how-to/bring-your-data.md)")
@@ -280,17 +283,15 @@ def probabilities(logits: Any, several: bool) -> list[float]:
     """Of each class: the softmax of its logit, or where a sample may have several of them its sigmoid."""
     import numpy as np
 
+    from wsol.evaluation import softmax
+
     values = np.asarray(logits, np.float64)
-    if several:
-        return [float(p) for p in 0.5 * (1 + np.tanh(values / 2))]
-    shares = np.exp(values - values.max())
-    return [float(p) for p in shares / shares.sum()]
+    return [float(p) for p in (0.5 * (1 + np.tanh(values / 2)) if several else softmax(values[None])[0])]
 
 
 def _flagged(stored: StoredMap, look: Look, name: str) -> float | None:
     """Share of the file at or above the threshold."""
     if look.threshold is None:
         return None
-    shrink = min(1.0, LONGEST / max(stored.size))
-    shape = (max(1, round(stored.size[0] * shrink)), max(1, round(stored.size[1] * shrink)))
-    return float((score(stored, look.scale, shape, name) >= look.threshold).mean())
+    height, width = (max(1, round(side * min(1.0, LONGEST / max(stored.size)))) for side in stored.size)
+    return float((score(stored, look.scale, (height, width), name) >= look.threshold).mean())
