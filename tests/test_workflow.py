@@ -49,6 +49,7 @@ def test_the_demo_plans_every_job_from_the_root(tmp_path):
     expected = {
         "default": 1, "prepare": 1, "tile": 16, "train": 2, "fit_floors": 1, "localize": 2 * 8, "draw_floors": 8,
         "evaluate": 3, "probe": 2, "audit": 1, "heatmap": 2 * 4, "report": 1, "mlflow_init": 1, "log": 1, "faults": 1,
+        "gather_tiles": 3, "gather_maps": 3 * 2, "gather_heatmaps": 2,
     }  # fmt: skip
     assert jobs == {**expected, "total": sum(expected.values())}
 

@@ -19,7 +19,7 @@ rule evaluate:
     benchmark:
         f"{R}/benchmark/evaluate/{MAPS}/{{split}}.tsv"
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     resources:
         mem_mb=growing(4000),
         runtime=growing(480),
@@ -47,7 +47,7 @@ rule heatmap:
     benchmark:
         f"{R}/benchmark/heatmap/{MAPS}/{UNIT_LOG}.tsv"
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
@@ -71,7 +71,7 @@ if PLAN.by_slide:
             f"{R}/benchmark/heatmap/{MAPS}/{{split}}.done.tsv"
         localrule: True
         conda:
-            "wsol"
+            "../envs/wsol.yaml"
         shell:
             "echo pictured > {log}"
 
@@ -92,7 +92,7 @@ rule probe:
     benchmark:
         f"{R}/benchmark/probe/{MAPS}/{{split}}.tsv"
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     resources:
         mem_mb=growing(4000),
         runtime=growing(240),
@@ -125,7 +125,7 @@ rule audit:
     benchmark:
         f"{R}/benchmark/audit/{DATASET}.tsv"
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     resources:
         mem_mb=growing(2000),
         runtime=growing(60),

@@ -11,7 +11,7 @@ rule localize:
     benchmark:
         f"{R}/benchmark/localize/{MAPS}/{UNIT_LOG}.tsv"
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     resources:
         mem_mb=growing(STUDY.localize.memory_mb + 1500),
         runtime=growing(120),
@@ -37,7 +37,7 @@ rule fit_floors:
     benchmark:
         f"{R}/benchmark/train/{FLOOR_RUN}.tsv"
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     resources:
         mem_mb=growing(3000),
         runtime=growing(120),
@@ -60,7 +60,7 @@ rule draw_floors:
     benchmark:
         f"{R}/benchmark/localize/{FLOOR_RUN}/none/floors/{UNIT_LOG}.tsv"
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     resources:
         mem_mb=growing(3000),
         runtime=growing(30),
@@ -89,6 +89,6 @@ if PLAN.by_slide:
             f"{R}/benchmark/localize/{MAPS}/{{split}}.done.tsv"
         localrule: True
         conda:
-            "wsol"
+            "../envs/wsol.yaml"
         shell:
             "echo drawn > {log}"

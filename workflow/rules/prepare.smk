@@ -7,8 +7,8 @@ rule prepare:
     benchmark:
         f"{R}/benchmark/prepare/{DATASET}.tsv"
     conda:
-        "wsol"
-    threads: workflow.cores or 1
+        "../envs/wsol.yaml"
+    threads: 8 if STUDY.prepare.source == "phantom" else 1 # the only source that draws its slides
     resources:
         mem_mb=growing(2000),
         runtime=growing(120),
@@ -33,7 +33,7 @@ if PLAN.by_slide:
         benchmark:
             f"{R}/benchmark/tile/{DATASET}/{{slide}}.tsv"
         conda:
-            "wsol"
+            "../envs/wsol.yaml"
         resources:
             mem_mb=growing(2000),
             runtime=growing(90),
@@ -54,6 +54,6 @@ if PLAN.by_slide:
             f"{R}/benchmark/tile/{DATASET}.done/fold{{fold}}-{{part}}.tsv"
         localrule: True
         conda:
-            "wsol"
+            "../envs/wsol.yaml"
         shell:
             "echo tiled > {log}"

@@ -15,7 +15,7 @@ rule report:
     benchmark:
         f"{R}/benchmark/report/{DATASET}.tsv"
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     resources:
         mem_mb=growing(3000),
         runtime=growing(120),
@@ -32,7 +32,7 @@ rule report:
 # The last word of a study with slides: it fails, with the list, where a slide gave nothing. All else is done by then.
 rule faults:
     input:
-        page=rules.report.output.page,
+        page=ancient(rules.report.output.page),
         heatmaps=pictured(),
         scores=scores(),
         tiles=all_tiled(),
@@ -44,7 +44,7 @@ rule faults:
         f"{R}/benchmark/faults/{DATASET}.tsv"
     localrule: True
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     params:
         scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
         tiles=lambda w: f"{R}/tile/{DATASET}",
@@ -57,8 +57,8 @@ rule faults:
 # computed: a server that does not answer then fails the tracking, and nothing else, whatever the profile says of going on.
 rule mlflow_init:
     input:
-        page=rules.report.output.page,
-        heatmaps=pictured(),
+        page=ancient(rules.report.output.page),
+        heatmaps=ancient(pictured()),
     output:
         stamp=f"{R}/log/{DATASET}/experiment.json",
     log:
@@ -67,7 +67,7 @@ rule mlflow_init:
         f"{R}/benchmark/log/{DATASET}-init.tsv"
     localrule: True
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     resources:
         mlflow=1,
     params:
@@ -92,7 +92,7 @@ rule log:
         f"{R}/benchmark/log/{DATASET}.tsv"
     localrule: True
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     resources:
         mlflow=1,
     params:

@@ -16,7 +16,7 @@ rule train:
     wildcard_constraints:
         model=one_of(set(STUDY.models) - set(ON_VALPX)),
     conda:
-        "wsol"
+        "../envs/wsol.yaml"
     threads: processes
     resources:
         mem_mb=lambda w, attempt: 4000 * processes(w) * attempt,
