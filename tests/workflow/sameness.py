@@ -54,7 +54,9 @@ def timeless(value: object) -> object:
     if isinstance(value, dict):
         return {k: timeless(v) for k, v in value.items() if k not in CLOCK}
     if isinstance(value, list):
-        return [timeless(v) for v in value]
+        return [
+            timeless(v) for v in value if not (isinstance(v, dict) and re.search("code version|no commit", str(v.get("text"))))
+        ]
     if isinstance(value, str) and value.startswith(("{", "[")):
         return timeless(json.loads(value))
     return value

@@ -1,4 +1,4 @@
-"""What the workflow owes its readers: a log and a benchmark of every rule, lint, a report, reruns of what a change reaches only."""
+"""What the workflow owes its readers: a log and a benchmark per rule, lint, a report, reruns of what a change reaches only."""
 
 from __future__ import annotations
 
