@@ -105,7 +105,8 @@ def _words(statuses: Sequence[Facts], shown: int) -> str:
     middle = f"; {sum(tiles):,} tiles, {statistics.median(tiles):,.0f} of a slide in the median" if tiles else ""
     flagged = sum(_flagged(s) > 0 for s in statuses)
     marks = f"; {flagged} with flagged tiles" if flagged else ""
-    pictures = f" Pictures of {shown} of them: those that ask for a look, the others spread evenly." if shown else ""
+    some = f" Pictures of {shown} of them: those that ask for a look, the others spread evenly."
+    pictures = "" if shown in (0, counts["ok"] + counts["empty"]) else some
     return f"{len(statuses)} slides: {said}{middle}{marks}.{pictures}"
 
 
@@ -130,4 +131,6 @@ def _figure(statuses: Sequence[Facts]) -> str:
             ax.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             if fractions:
                 percent_ticks(ax.xaxis)
+            else:
+                ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         return inline(figure, "quality", f"How tissue, tiles and flagged tiles are spread over {len(cut)} slides")
