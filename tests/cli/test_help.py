@@ -100,8 +100,18 @@ def test_the_doors_load_nothing_heavy():
 def lines_of(page):
     """The command lines of the package in the shell blocks of a page."""
     blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    every = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in every if line.startswith("wsol ") and "$(" not in line]
+    found, open_line = [], ""
+    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+        open_line += line
+        try:
+            words = shlex.split(open_line, comments=True)
+        except ValueError:  # a quotation that goes on in the next line
+            open_line += "\n"
+            continue
+        found += [words[1:]] if words[:1] == ["wsol"] and "$(" not in open_line else []
+        open_line = ""
+    assert not open_line, f"a quotation does not end: {open_line}"
+    return found
 
 
 @pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"], ids=lambda page: page.name)
