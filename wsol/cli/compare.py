@@ -12,7 +12,8 @@ import numpy as np
 from wsol._names import closest
 from wsol.cli.config import Evaluate, parse
 from wsol.cli.contest import Contest, Counted, count, scale_of, tune
-from wsol.cli.files import atomic, write_json
+from wsol.cli.curves import Scored, write_curves
+from wsol.cli.files import write_json
 from wsol.cli.foreign import Entry, read_entries, read_truth, shared_patients
 from wsol.cli.mapsources import Source, floors, source
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "valcl")
 SCALES = ("fitted", "none", "probability", "per-image")
-COLUMNS = ("method", "sample", "slide", "patient", "label", "positives", "negatives")
 
 
 def compare(
@@ -169,7 +169,10 @@ def _table(
             {"settings": facts["settings"], "maps": facts["maps"]}, inputs={"sheet": facts["sheet"]}, seed=contest.seed
         ),
     }
-    write_curves(out / "curves.parquet", counts, contest.scored, labels, result["classes"])
+    who = {e.sample: Scored(e.slide, e.patient, result["classes"].index(labels[e.sample])) for e in contest.scored}
+    with write_curves(out / "curves.parquet", who) as written:
+        for name, per_sample in counts.items():
+            written.add(name, per_sample)
     write_json(out / "scores.json", result)
     return result
 
@@ -215,31 +218,3 @@ def _method(contest: Contest, one: Source, floor: bool) -> tuple[dict[str, Any],
         "maps": config_hash({sample: file_hash(path) for sample, path in one.files.items()}) if one.files else None,
     }
     return {**facts, **summary}, counted
-
-
-def write_curves(
-    path: Path,
-    counts: Mapping[str, Mapping[str, PixelCounts]],
-    entries: Sequence[Any],
-    labels: Mapping[str, str],
-    classes: Sequence[str],
-) -> None:
-    """Per-sample counts of every method, as `wsol evaluate` writes them.
-
-    Args:
-        path: of the parquet file.
-        counts: method -> sample -> counts.
-        entries: rows with sample, slide and patient.
-        labels: sample -> class.
-        classes: their names; the column `label` is an index into them.
-    """
-    import pandas as pd
-
-    table = [
-        (m, e.sample, e.slide, e.patient, list(classes).index(labels[e.sample]), per_sample[e.sample].positives,
-         per_sample[e.sample].negatives)
-        for m, per_sample in counts.items()
-        for e in entries
-    ]  # fmt: skip
-    with atomic(path) as temporary:
-        pd.DataFrame(table, columns=list(COLUMNS)).to_parquet(temporary)

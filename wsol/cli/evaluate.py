@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsol.cli.classify import classification, clusters
-from wsol.cli.files import atomic, read_json, write_json
+from wsol.cli.curves import Scored, write_curves
+from wsol.cli.files import read_json, write_json
 from wsol.cli.job import Job, count
 from wsol.cli.regions import boxes, regions
 from wsol.cli.results import checkpoint_source
@@ -20,8 +21,6 @@ from wsol.cli.scoring import BADGE, Scale
 from wsol.cli.tuning import Tuning, candidates, chosen_threshold
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from wsol.evaluation import PixelCounts, Threshold
 
 
@@ -42,9 +41,11 @@ def evaluate(
     from wsol.tracking import provenance
 
     job = Job(settings, read_manifest(manifest), read_masks(masks), maps, validation, key, read_json(record))
-    scored, counts = {}, {}
-    for method in job.methods:
-        scored[method], counts[method] = _method(job, method)
+    scored, columns = {}, zip(*(job.rows[c] for c in ("sample", "slide", "patient", "label")), strict=True)
+    with write_curves(curves, {sample: Scored(*who) for sample, *who in columns}) as written:
+        for method in job.methods:
+            scored[method], counts = _method(job, method)
+            written.add(method, counts)
     opened = {sample for sample in job.truth.opened if job.truth.kind(sample) == "file"}
     result = {
         "key": key,
@@ -60,7 +61,6 @@ def evaluate(
         "masks_opened": {"validation": len(opened & set(job.tuning["sample"])), "scored": len(opened & set(job.rows["sample"]))},
         "provenance": provenance(settings.model_dump(), inputs={"manifest": manifest, "masks": masks}, seed=key["seed"]),
     }
-    _write_curves(curves, counts, job.rows)
     write_json(scores, result)
     if settings.ledger and key["split"] == "test":
         _ledger(Path(settings.ledger), key, result)
@@ -180,25 +180,6 @@ def _badges(job: Job, method: str, scale: Scale, threshold: Threshold, drawn: st
         code=code_version(),
         as_published=", ".join(run.get("settings", {}).get("as_published", [])),
     ).to_dict()
-
-
-def _write_curves(path: Path, counts: dict[str, dict[str, PixelCounts]], rows: pd.DataFrame) -> None:
-    """Per-sample counts of every method: one row per (method, sample) with its positive and negative pixels per bin."""
-    import pandas as pd
-
-    who = rows.set_index("sample")
-    table = [
-        {
-            "method": m, "sample": s, "slide": who.loc[s, "slide"], "patient": who.loc[s, "patient"],
-            "label": who.loc[s, "label"], "positives": c.positives, "negatives": c.negatives,
-        }
-        for m, per_sample in counts.items()
-        for s, c in per_sample.items()
-    ]  # fmt: skip
-    with atomic(path) as temporary:
-        pd.DataFrame(table, columns=["method", "sample", "slide", "patient", "label", "positives", "negatives"]).to_parquet(
-            temporary
-        )
 
 
 def _ledger(path: Path, key: dict[str, Any], result: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from wsol._names import closest, resolve
 from wsol.cli.classify import classification, clusters
-from wsol.cli.compare import write_curves
 from wsol.cli.config import Tile, parse
+from wsol.cli.curves import Scored, write_curves
 from wsol.cli.files import atomic, read_json, write_json
 from wsol.cli.frozen import Frozen, freeze
 from wsol.cli.scoring import BADGE, Maps, score
@@ -232,7 +232,10 @@ def _score(
         ),
     }
     kept = rows[rows["sample"].isin(counted.samples)]
-    write_curves(out / "curves.parquet", {fixed.method: counted.samples}, list(kept.itertuples()), labels, listing.classes)
+    names = zip(kept["sample"], kept["slide"], kept["patient"], strict=True)
+    who = {sample: Scored(slide, patient, listing.classes.index(labels[sample])) for sample, slide, patient in names}
+    with write_curves(out / "curves.parquet", who) as written:
+        written.add(fixed.method, counted.samples)
     write_json(out / "scores.json", result)
     return result
 
