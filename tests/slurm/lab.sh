@@ -59,7 +59,7 @@ KillWait=2
 InactiveLimit=0
 DefMemPerCPU=500
 GresTypes=gpu
-NodeName=$host NodeAddr=127.0.0.1 CPUs=${SLURM_LAB_CPUS:-4} RealMemory=${SLURM_LAB_MB:-16000} Gres=gpu:2 State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=${SLURM_LAB_CPUS:-4} RealMemory=${SLURM_LAB_MB:-32000} Gres=gpu:2 State=UNKNOWN
 PartitionName=lab Nodes=ALL Default=YES MaxTime=2880 DefaultTime=10 State=UP
 CONF
 }

@@ -108,8 +108,8 @@ def test_a_study_goes_through_slurm_is_killed_and_equals_the_local_run(slurm, tm
     with open(cluster / "out", "w") as out:
         first = subprocess.Popen(command(cluster, *QUICK, *few), stdout=out, stderr=out, cwd=cluster, env=environment())
         try:
-            wait(lambda: of("tile", "RUNNING"))
-            canceled = of("tile", "RUNNING")[0][0]
+            wait(lambda: of("tiles", "RUNNING"))
+            canceled = of("tiles", "RUNNING")[0][0]
             subprocess.run(["scancel", canceled], check=True)
             wait(lambda: of("train", "FAILED", "OUT_OF_MEMORY") and of("train", "RUNNING"))
         finally:
@@ -126,9 +126,8 @@ def test_a_study_goes_through_slurm_is_killed_and_equals_the_local_run(slurm, tm
     assert sameness.facts(cluster / "results") == sameness.facts(local / "results")
     assert sameness.orphans(cluster) == []
 
-    tiles = [job for job in of("tile") if "_" in job[0]]
-    assert len({job[0].split("_")[0] for job in tiles}) == 1  # one array
-    assert len(tiles) == 6
+    # Six slides in one allocation, four side by side; canceled, it came back with twice the memory.
+    assert [job[2:4] for job in of("tiles_tile")] == [(4, 8000), (4, 16000)]
     assert [job[2] for job in of("floors_draw_floors")] == [4]  # four slides side by side in one allocation
     assert len(of("page")) == 1  # the auditor and the page in another
     assert {job[4] for job in of("evaluate")} == {"gres:gpu:1"}

@@ -51,6 +51,7 @@ rule heatmap:
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
+        lane=1,
     params:
         settings=settings(**STUDY.heatmap.model_dump()),
     shell:

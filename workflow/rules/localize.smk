@@ -16,6 +16,7 @@ rule localize:
         mem_mb=growing(STUDY.localize.memory_mb + 1500),
         runtime=growing(120),
         gpu=gpus(STUDY.localize.device),
+        lane=1,
     params:
         settings=set_settings,
     shell:

@@ -37,6 +37,7 @@ if PLAN.by_slide:
         resources:
             mem_mb=growing(2000),
             runtime=growing(90),
+            lane=1,
         params:
             settings=settings(**STUDY.tile.model_dump()),
             masks=f"--masks {R}/prepare/{DATASET}/masks.parquet" if STUDY.tile.labels == "annotation" else "",
