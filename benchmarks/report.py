@@ -94,7 +94,7 @@ def scored(folder, base, masks, model, power):
                 writer.predict(row.sample, rng.normal(row.label, 0.7) * np.array([-1.0, 1.0]))
     out, maps = folder / f"results/evaluate/{where}/test", folder / f"results/localize/{where}"
     evaluate(
-        Evaluate(bootstrap=100, regions=False, compare_scales=[]),
+        Evaluate(bootstrap=50, regions=False, boxes_px=0, compare_scales=[]),
         manifest=base / "manifest.parquet", masks=base / "masks.parquet",
         maps=maps / "test.h5", validation=maps / "valcl.h5", record=record, key=key,
         scores=out / "scores.json", curves=out / "curves.parquet",

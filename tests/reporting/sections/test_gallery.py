@@ -140,3 +140,20 @@ def test_names_cannot_break_out_of_the_data(tmp_path, make_study, check_html):
 def test_a_page_without_layers_carries_no_viewer(tmp_path, make_study):
     write_report(tmp_path / "x.html", make_study(None))
     assert "OpenSeadragon" not in (tmp_path / "x.html").read_text()
+
+
+def test_a_thousand_images_make_a_page_of_bounded_size(tmp_path, make_study):
+    """Noise, which no codec makes small, at the size of slides: the budget decides."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (1000, 1600, 3), np.uint8)
+    layers = Layers(noise, [rng.random((500, 800), np.float32)] * 9, rng.random((500, 800)) < 0.5)
+    files = make_study(None)
+    for one in files:
+        for result in one["methods"].values():
+            some = list(result["samples"].values())
+            result["samples"] = {f"i{i:04d}": some[i % 12] | {"dice": 1 - i / 1000} for i in range(1000)}
+    write_report(tmp_path / "x.html", files, look=lambda asked, sample: layers)
+    text = (tmp_path / "x.html").read_text()
+    assert len(text) < 26_000_000
+    assert "of 1000 samples, from the best Dice to the worst" in text
+    assert "More pictures would make this page too large." in text
