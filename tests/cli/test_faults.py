@@ -222,5 +222,7 @@ def test_the_verb_ends_with_1_until_all_are_accepted(tmp_path):
     assert "c: empty: why c" in run.output
     assert str(run.exception).startswith("1 of 3 slides gave nothing and are left out: c;")
     assert not out.exists()
+    unknown = CliRunner().invoke(app, [*words, "--accept", "b", "--accept", "cc"])
+    assert "--accept: unknown slide 'cc'; did you mean 'c'?" in str(unknown.exception)
     assert CliRunner().invoke(app, [*words, "--accept", "b", "--accept", "c"]).exit_code == 0
     assert [one["slide"] for one in json.loads(out.read_text())] == ["b", "c"]

@@ -122,6 +122,18 @@ def test_contradictions_are_named(tmp_path):
         camelyon16.dataset(root, strict_counts=False)
 
 
+def test_two_releases_in_one_folder_are_refused(tmp_path):
+    root = release(release(tmp_path, "aws"), "gigascience")
+    with pytest.raises(
+        ValueError, match=r"normal_001 is there twice: .*images/normal_001\.tif and .*training/normal/Normal_001\.tif"
+    ):
+        camelyon16.dataset(root, strict_counts=False)
+    for path in (root / "images").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"tumor_001 is there twice: .*annotations/tumor_001\.xml and .*Tumor_001\.xml"):
+        camelyon16.listing(root, strict_counts=False)
+
+
 def test_annotations_lie_on_the_slides(tmp_path):
     """A slide as the ASAP converter writes it, tiled JPEG at 0.25 um: the square is dark, and its annotation covers it."""
     root = release(tmp_path / "in", "aws")

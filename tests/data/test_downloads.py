@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import subprocess
 import sys
-import threading
-import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
 
 import numpy as np
 import pytest
@@ -21,86 +18,26 @@ from wsol.data.downloads import CHUNK, Collection
 DATA = np.random.default_rng(0).bytes(300_000)
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `files`; `cuts` are lengths after which the next answers break off; `asked` are (path, Range) in order."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.cuts, self.asked, self.ranges = {}, [], [], True
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/files"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        server.asked.append((self.path, self.headers.get("Range")))
-        data = server.files.get(self.path.removeprefix("/files/"))
-        if data is None:
-            self.send_error(404)
-            return
-        tag, start = f'"{hashlib.md5(data).hexdigest()}"', 0
-        if server.ranges and self.headers.get("Range") and self.headers.get("If-Range") == tag:
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            if start >= len(data):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(data)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        else:
-            self.send_response(200)
-        self.send_header("ETag", tag)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        end = start + server.cuts.pop(0) if server.cuts else len(data)
-        self.wfile.write(data[start:end])
-        self.close_connection = True
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server():
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
-
-
-def collection(server, checksum="", name="one.bin", **more):
-    return Collection("free", "nobody", server.url, {name: checksum}, **more)
-
-
 def sha(data):
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def test_a_broken_connection_goes_on_where_it_was(server, tmp_path):
     server.files["one.bin"], server.cuts = DATA, [CHUNK + 100, CHUNK]
-    assert download(collection(server, sha(DATA)), tmp_path) == {"one.bin": sha(DATA)}
+    assert download(server.offers(sha(DATA)), tmp_path) == {"one.bin": sha(DATA)}
     assert (tmp_path / "one.bin").read_bytes() == DATA
     assert [span for _, span in server.asked] == [None, f"bytes={CHUNK}-", f"bytes={2 * CHUNK}-"]
     assert [p.name for p in tmp_path.iterdir()] == ["one.bin"]
-    download(collection(server, sha(DATA)), tmp_path)
+    download(server.offers(sha(DATA)), tmp_path)
     assert len(server.asked) == 3  # what is there and right is not asked for
 
 
 def test_a_second_call_goes_on_too(server, tmp_path):
     server.files["one.bin"], server.cuts = DATA, [CHUNK]
     with pytest.raises(RuntimeError, match=rf"{CHUNK} bytes are kept in .*\.one\.bin\.part: run the same command again"):
-        download(collection(server, sha(DATA)), tmp_path, attempts=1)
+        download(server.offers(sha(DATA)), tmp_path, attempts=1)
     assert not (tmp_path / "one.bin").exists()
-    assert download(collection(server, sha(DATA)), tmp_path, attempts=1)
+    assert download(server.offers(sha(DATA)), tmp_path, attempts=1)
     assert server.asked[-1][1] == f"bytes={CHUNK}-"
     assert (tmp_path / "one.bin").read_bytes() == DATA
 
@@ -109,7 +46,7 @@ def test_all_bytes_were_there_but_the_process_died(server, tmp_path):
     server.files["one.bin"] = DATA
     (tmp_path / ".one.bin.part").write_bytes(DATA)
     (tmp_path / ".one.bin.version.part").write_text(f'"{hashlib.md5(DATA).hexdigest()}"')
-    download(collection(server, sha(DATA)), tmp_path)
+    download(server.offers(sha(DATA)), tmp_path)
     assert server.asked == [("/files/one.bin", "bytes=300000-")]
     assert (tmp_path / "one.bin").read_bytes() == DATA
 
@@ -122,30 +59,30 @@ def test_what_cannot_go_on_begins_anew(server, tmp_path, way):
         tag = hashlib.md5(b"old" * 2000 if way == "another version" else DATA).hexdigest()
         (tmp_path / ".one.bin.version.part").write_text(f'"{tag}"')
     server.ranges = way != "no ranges"
-    download(collection(server, sha(DATA)), tmp_path)
+    download(server.offers(sha(DATA)), tmp_path)
     assert (tmp_path / "one.bin").read_bytes() == DATA
 
 
 def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
     server.files["one.bin"] = DATA[:-1] + b"?"
     with pytest.raises(ValueError, match=r"(?s)one\.bin from http.*--checksum one\.bin=sha256"):
-        download(collection(server, sha(DATA)), tmp_path)
+        download(server.offers(sha(DATA)), tmp_path)
     assert list(tmp_path.iterdir()) == []
     other = sha(server.files["one.bin"])
-    assert download(collection(server, sha(DATA)), tmp_path, checksums={"one.bin": other}) == {"one.bin": other}
+    assert download(server.offers(sha(DATA)), tmp_path, checksums={"one.bin": other}) == {"one.bin": other}
 
 
 def test_without_a_known_checksum_the_first_download_is_recorded_and_holds(server, tmp_path):
     server.files["one.bin"] = DATA
-    assert download(collection(server), tmp_path) == {"one.bin": sha(DATA)}
+    assert download(server.offers(), tmp_path) == {"one.bin": sha(DATA)}
     assert (tmp_path / "one.bin.sha256").read_text() == f"{sha(DATA).removeprefix('sha256:')}  one.bin\n"
     (tmp_path / "one.bin").write_bytes(b"damaged")
-    download(collection(server), tmp_path)
+    download(server.offers(), tmp_path)
     assert (tmp_path / "one.bin").read_bytes() == DATA
     (tmp_path / "one.bin").unlink()
     server.files["one.bin"] = b"something else"
     with pytest.raises(ValueError, match=r"does not match the known hash"):
-        download(collection(server), tmp_path)
+        download(server.offers(), tmp_path)
 
 
 def test_sums_that_the_collection_lists_hold_its_files(server, tmp_path):
@@ -161,25 +98,45 @@ def test_sums_that_the_collection_lists_hold_its_files(server, tmp_path):
         download(many, tmp_path)
 
 
-def test_zips_are_unpacked_once(server, tmp_path):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("set/a.txt", "a")
-        archive.writestr("../outside.txt", "b")
-    server.files["set.zip"] = packed.getvalue()
-    download(collection(server, name="set.zip"), tmp_path / "in")
-    assert (tmp_path / "in" / "set" / "a.txt").read_text() == "a"
-    assert not (tmp_path / "outside.txt").exists()
-    (tmp_path / "in" / "set" / "a.txt").write_text("mine")
-    download(collection(server, name="set.zip"), tmp_path / "in")
-    assert (tmp_path / "in" / "set" / "a.txt").read_text() == "mine"
+@pytest.mark.parametrize("mirror", ["127.0.0.1:9/files", "data/files", "ftp://host/files"])
+def test_a_mirror_is_a_url(server, tmp_path, mirror):
+    with pytest.raises(ValueError, match=rf"--mirror '{mirror}': a URL that begins with https://"):
+        download(server.offers(), tmp_path, mirror=mirror)
+    with pytest.raises(RuntimeError, match="give another --mirror"):
+        download(server.offers(), tmp_path, mirror="http:///files")
+
+
+def test_a_server_that_stalls_is_asked_again_from_there(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("wsol.data.downloads.TIMEOUT", (5.0, 0.3))
+    server.files["one.bin"], server.cuts, server.stalls = DATA, [CHUNK], 3.0
+    started = time.perf_counter()
+    download(server.offers(sha(DATA)), tmp_path)
+    assert time.perf_counter() - started < 2.5  # the wait ended before the stall did
+    assert [span for _, span in server.asked] == [None, f"bytes={CHUNK}-"]
+    assert (tmp_path / "one.bin").read_bytes() == DATA
+
+
+def test_a_slow_server_is_waited_for(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("wsol.data.downloads.TIMEOUT", (5.0, 1.0))
+    server.files["one.bin"], server.pause = DATA, 0.2  # longer in all than the time without a byte
+    download(server.offers(sha(DATA)), tmp_path)
+    assert len(server.asked) == 1
+    assert (tmp_path / "one.bin").read_bytes() == DATA
+
+
+def test_another_part_than_asked_for_is_not_taken_for_the_file(server, tmp_path):
+    server.files["one.bin"], server.shift = DATA, 7
+    (tmp_path / ".one.bin.part").write_bytes(DATA[:1000])
+    (tmp_path / ".one.bin.version.part").write_text(f'"{hashlib.md5(DATA).hexdigest()}"')
+    download(server.offers(), tmp_path)  # of which no checksum is known
+    assert (tmp_path / "one.bin").read_bytes() == DATA
 
 
 def test_a_missing_file_and_a_wrong_name_are_named(server, tmp_path):
     with pytest.raises(RuntimeError, match=r"the server answers 404 .*; give another --mirror"):
-        download(collection(server), tmp_path)
+        download(server.offers(), tmp_path)
     with pytest.raises(ValueError, match=r"a checksum is given for \['two'\]"):
-        download(collection(server), tmp_path, checksums={"two": sha(DATA)})
+        download(server.offers(), tmp_path, checksums={"two": sha(DATA)})
 
 
 def test_the_license_comes_first(server, tmp_path):

@@ -182,6 +182,26 @@ def test_listing_has_the_rows_of_the_dataset(sheet):
     assert listed == slides.dataset(path, CLASSES, folds=3).samples.drop(columns="mpp").to_dict("records")
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "sample,path,label\nM\u00fcller,a0.png,normal\n".encode("cp1252"),
+            r"sheet\.csv: no text in UTF-8 .*save it as 'CSV UTF-8",
+        ),
+        ("sample,path,label\ns,a0.png,normal\n".encode("utf-16"), "no text in UTF-8"),
+        (b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00\xe9", "not as a workbook"),
+        (b"sample;path;label;patient\ns0;a0.png;normal;p\n", "its columns are separated by ';', a comma is expected"),
+        (b"sample\tpath\tlabel\n", r"separated by '\\t'"),
+    ],
+)
+def test_a_sheet_of_another_kind_says_how_to_save_it(sheet, text, says):
+    path = sheet(plain())
+    path.write_bytes(text)
+    with pytest.raises(ValueError, match=says):
+        slides.listing(path, CLASSES)
+
+
 def test_slide_names_become_file_names(sheet):
     with pytest.raises(ValueError, match="sample 'a/b'"):
         slides.listing(sheet(["a/b,a0.png,normal,p"]), CLASSES)

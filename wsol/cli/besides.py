@@ -110,7 +110,7 @@ def faults_(
 
     Example: wsol faults --tiles results/tile/mine
     """
-    from wsol.cli.faults import faults
+    from wsol.cli.faults import faults, unaccepted
     from wsol.cli.files import read_json, write_json
 
     statuses = [read_json(path) for path in sorted(tiles.glob("*.json"))]
@@ -119,7 +119,7 @@ def faults_(
         typer.echo(json.dumps(found, indent=1))
     for one in [] if as_json else found:
         typer.echo(f"{one['slide']}: {one['status']}: {one['reason']}", err=True)
-    left = [one["slide"] for one in found if one["slide"] not in (accept or [])]
+    left = [one["slide"] for one in unaccepted(found, accept or [], statuses)]
     if left:
         raise RuntimeError(
             f"{len(left)} of {len(statuses)} slides gave nothing and are left out: {', '.join(left)}; all else is done. Repair "

@@ -7,9 +7,11 @@ file, which then has no maps. `wsol faults` gathers the records, and its exit st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
+
+from wsol._names import closest
 
 FAILED = "failed"
 
@@ -64,3 +66,18 @@ def faults(statuses: Iterable[dict[str, Any]], scores: Iterable[dict[str, Any]])
         for record in one.get("failures", []):
             found.setdefault(record["slide"], record)
     return [found[slide] for slide in sorted(found)]
+
+
+def unaccepted(
+    found: Iterable[dict[str, Any]], accepted: Collection[str], statuses: Iterable[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The records of `found` that nobody accepted.
+
+    Raises:
+        ValueError: a slide is accepted that is none of the study's.
+    """
+    names = {one["slide"] for one in (*statuses, *found)}
+    for name in accepted:
+        if name not in names:
+            raise ValueError(f"--accept: {closest('slide', name, sorted(names))}")
+    return [one for one in found if one["slide"] not in accepted]

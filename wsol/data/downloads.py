@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
+import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -83,6 +85,8 @@ def download(
 ) -> dict[str, str]:
     """The files of a collection in `folder`: what is there and right stays, what is half there goes on, zips are unpacked.
 
+    What came out of a zip is unpacked again where it is gone, and replaced where the zip is another one; other files stay.
+
     A file of which no checksum is known gets one on its first download, in `NAME.sha256` beside it, and is held to it later.
 
     Args:
@@ -96,20 +100,25 @@ def download(
         The checksum that each file was held to, or that was recorded.
 
     Raises:
-        ValueError: a checksum of a file that is not in the collection, or a file does not have its checksum; it is removed.
+        ValueError: a mirror that is no URL; a checksum of a file that is not in the collection; a file does not have its checksum
+            (it is removed); a zip is none, or would replace files that did not come out of it.
         RuntimeError: the connection broke again and again; what came stays, and the same call goes on from there.
     """
     given = dict(checksums or {})
     if unknown := set(given) - set(collection.files):
         raise ValueError(f"a checksum is given for {sorted(unknown)}; the files are {sorted(collection.files)}")
     base, found = (mirror or collection.mirror).rstrip("/"), {}
+    if not base.startswith(("http://", "https://")):
+        raise ValueError(
+            f"--mirror {mirror!r}: a URL that begins with https:// (or http://) expected, of the folder of the files"
+        )
     listed: dict[str, str] = {}
     for name, known in collection.files.items():
         found[name] = _file(f"{base}/{name}", folder / name, given.get(name) or known or listed.get(name, ""), attempts)
         if name == collection.listed:
             listed = _sums(folder / name, list(collection.files))
         if name.endswith(".zip"):
-            _unpack(folder / name)
+            _unpack(folder / name, found[name])
     return found
 
 
@@ -163,6 +172,8 @@ class _Resuming:
                         f"{url}: {error}; {have} bytes are kept in {self.part}: run the same command again to go on from "
                         "there, or give another --mirror"
                     ) from error
+            except requests.RequestException as error:  # no such address, too many redirects: the same again and again
+                raise RuntimeError(f"{url}: {error}; give another --mirror") from error
         os.replace(self.part, output_file)
         self.version.unlink(missing_ok=True)
 
@@ -183,6 +194,11 @@ class _Resuming:
             if not answer.ok:
                 raise RuntimeError(f"{url}: the server answers {answer.status_code} {answer.reason}; give another --mirror")
             goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            if answer.status_code == 206 and not goes_on:
+                self.version.unlink()
+                raise requests.ConnectionError(
+                    f"the server sends another part than asked for: {answer.headers.get('Content-Range')}"
+                )
             with self.part.open("ab" if goes_on else "wb") as file:
                 # After another version is emptied: bytes of two would never be told apart.
                 self.version.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
@@ -199,20 +215,54 @@ def _sums(path: Path, names: list[str]) -> dict[str, str]:
     return {name: f"{kinds[len(one)]}:{one}" for name, one in found.items() if len(one) in kinds}
 
 
-def _unpack(archive: Path) -> None:
-    """Unpack beside the archive, once: the mark of having done so is written last."""
-    done = archive.with_name(f".{archive.name}.unpacked")
-    if done.is_file():
+def _unpack(archive: Path, checksum: str) -> None:
+    """Unpacks beside the archive what is not there, or is of another archive; a mark says what came out of which.
+
+    Raises:
+        ValueError: it is no zip, or there are other files of the same name, which are left alone.
+    """
+    folder, mark = archive.parent, archive.with_name(f".{archive.name}.unpacked")
+    told, own = _marked(mark)
+    same = told == checksum
+    if same and all((folder / name).is_file() for name in own):
         return
     beside = archive.with_name(f".{archive.stem}.{os.getpid()}.part")
     try:
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(beside)
-        for one in beside.iterdir():
-            target = archive.parent / one.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(one, target)
+        names = {path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file()}
+        there = sorted(name for name in names - own if (folder / name).exists())
+        if odd := [name for name in there if not filecmp.cmp(beside / name, folder / name, shallow=False)]:
+            raise ValueError(
+                f"{archive}: {folder / odd[0]} ({len(odd)} such files) is there, did not come out of this archive and is another "
+                "file; move it away, or give another folder with --out"
+            )
+        _mark(mark, "", own | names)  # a process that dies from here on leaves files which the next one knows for its own
+        for name in sorted(names):
+            if not (same and (folder / name).is_file()):  # else it may have been worked on
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(beside / name, folder / name)
+        for name in own - names:
+            (folder / name).unlink(missing_ok=True)
+        _mark(mark, checksum, names)
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f"{archive}: no zip archive ({error}); delete it and {archive.name}.sha256, and give another --mirror"
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    done.touch()
+
+
+def _marked(mark: Path) -> tuple[str, set[str]]:
+    """The archive that was unpacked whole, and the files that came out of it or of one before."""
+    try:
+        told = json.loads(mark.read_text())
+        return str(told["archive"]), set(told["names"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return "", set()
+
+
+def _mark(mark: Path, checksum: str, names: Iterable[str]) -> None:
+    beside = mark.with_name(f"{mark.name}.{os.getpid()}.part")
+    beside.write_text(json.dumps({"archive": checksum, "names": sorted(names)}))
+    os.replace(beside, mark)

@@ -78,7 +78,7 @@ def dataset(
 
     Raises:
         FileNotFoundError: no slides, or one of the complete set is missing.
-        ValueError: labels and annotations contradict each other.
+        ValueError: labels and annotations contradict each other; a slide or an annotation is there twice.
     """
     from wsol.data.manifest import Dataset, masks_table, samples_table
 
@@ -154,8 +154,12 @@ def read_slides(root: Path, strict_counts: bool = True) -> list[Slide]:
 
 def _by_name(root: Path, folders: Sequence[str], suffix: str) -> dict[str, Path]:
     """Name in lower case -> file: releases write Normal_001.tif and normal_001.tif."""
-    found = [p for folder in folders for p in sorted((root / folder).glob("*")) if p.suffix.lower() == suffix]
-    return {p.stem.lower(): p for p in found if p.stem.lower().split("_")[0] in COUNTS}
+    found: dict[str, Path] = {}
+    for path in (p for folder in folders for p in sorted((root / folder).glob("*")) if p.suffix.lower() == suffix):
+        name = path.stem.lower()
+        if name.split("_")[0] in COUNTS and (other := found.setdefault(name, path)) != path:
+            raise ValueError(f"{name} is there twice: {other} and {path}; keep one, or give a root that holds one release")
+    return found
 
 
 def _reference(root: Path, files: dict[str, Path], annotations: dict[str, Path]) -> dict[str, int]:

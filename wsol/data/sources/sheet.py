@@ -154,11 +154,7 @@ def read_sheet(given: Options) -> list[Row]:
     path = given.sheet
     if not path.is_file():
         raise FileNotFoundError(f"no sample sheet at {path}; a CSV with the columns sample, path, label, patient is expected")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = [cell.strip() for cell in next(reader, [])]
-        _check_header(path, header)
-        lines = [(number, [cell.strip() for cell in cells]) for number, cells in enumerate(reader, 2)]
+    header, lines = _cells(path)
     errors: list[str] = []
     found = []
     for number, cells in lines:
@@ -180,7 +176,26 @@ def read_sheet(given: Options) -> list[Row]:
     return found
 
 
+def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header, and the cells of each row with its number."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [cell.strip() for cell in next(reader, [])]
+            _check_header(path, header)
+            return header, [(number, [cell.strip() for cell in cells]) for number, cells in enumerate(reader, 2)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{path}: no text in UTF-8 ({error}); in a spreadsheet, save it as 'CSV UTF-8 (comma delimited)', not as a workbook"
+        ) from error
+
+
 def _check_header(path: Path, header: list[str]) -> None:
+    if len(header) == 1 and (other := [mark for mark in ";\t|" if mark in header[0]]):
+        raise ValueError(
+            f"{path}: its columns are separated by {other[0]!r}, a comma is expected: in a spreadsheet, save it as 'CSV UTF-8 "
+            "(comma delimited)'; where that writes semicolons, set a decimal point in the regional settings, or replace them"
+        )
     for name in header:
         if name not in REQUIRED + OPTIONAL:
             raise ValueError(f"{path}: " + closest("column", name, REQUIRED + OPTIONAL))
