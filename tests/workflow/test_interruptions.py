@@ -1,6 +1,6 @@
 """A study that is killed again and again ends with the files of one that was not.
 
-It runs where it is asked for: `WSOL_INTERRUPTIONS=20 .venv/bin/pytest -p no:xdist tests/workflow/test_interruptions.py` (20 moments).
+Where asked for: `WSOL_INTERRUPTIONS=20 .venv/bin/pytest -p no:xdist tests/workflow/test_interruptions.py` (20 moments).
 """
 
 from __future__ import annotations
