@@ -16,7 +16,7 @@ from wsol.cli.scoring import Maps, Scale, score_surface
 
 if TYPE_CHECKING:
     from wsol.data import Manifest, Masks
-    from wsol.reporting.layers import Layers
+    from wsol.reporting import Layers
 
 IMAGE_PX, SLIDE_PX = 640, 1600
 """Longest side of an image and of a slide on the page; heat and mask have half of it."""
@@ -37,7 +37,7 @@ class Looker:
 
     def __call__(self, asked: Asked, sample: str) -> Layers | None:
         """The layers of a sample; None where its manifest or its picture is no longer there, or cannot be read."""
-        from wsol.reporting.layers import Layers
+        from wsol.reporting import Layers
 
         dataset = str(asked[0][0]["key"]["dataset"])
         seen = self._picture(dataset, sample)

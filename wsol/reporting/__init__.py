@@ -9,6 +9,7 @@ from __future__ import annotations
 from wsol._names import lazy
 
 _WHERE = {
+    "Layers": "layers",
     "Row": "table",
     "Value": "table",
     "rows": "table",
