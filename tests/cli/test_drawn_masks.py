@@ -165,10 +165,25 @@ def test_a_hundred_thousand_px_wide_mask_is_never_held(study):
 
 def test_what_lies_beyond_the_slide_or_has_other_ids_is_no_empty_mask(study):
     truth = read_masks(study("xml") / "k.parquet")
-    with pytest.raises(ValueError, match=r"nothing that .*mask.xml draws lies on it, 4 x 3 px .* drawn in um"):
+    with pytest.raises(ValueError, match=r"nothing that .*mask.xml draws lies on it, 4 x 3 px .* `mask_unit: um`"):
         truth.region("s1", (4, 3))
     root = study("png")
     truth = read_masks(root / "k.parquet")
     truth.table.loc[truth.table["sample"] == "s1", "values"] = "[2, 3]"
     with pytest.raises(ValueError, match=r"holds the ids \[1\] and none of \[2, 3\], which `mask_values` says"):
         truth.open("s1")
+
+
+def test_polygons_in_um(study, tmp_path):
+    """At 4 um per px, coordinates are four times those in px."""
+    root = study("xml")
+    (root / "mask.xml").write_text(asap([(4 * x, 4 * y) for x, y in RING], [(4 * x, 4 * y) for x, y in HOLE]))
+    options = {"sheet": str(root / "sheet.csv"), "classes": ["normal", "tumor"], "mask_unit": "um"}
+    where = {"manifest": root / "m.parquet", "masks": root / "k.parquet"}
+    prepare(Prepare(name="tiny", source="slides", options=options), **where)
+    assert (read_masks(root / "k.parquet").open("s1", shape=(HEIGHT, WIDTH)) == np.asarray(Image.open(root / "mask.png"))).all()
+    (root / "sheet.csv").write_text((root / "sheet.csv").read_text().replace(",4.0,", ",,"))
+    with pytest.raises(
+        ValueError, match=r"row 3: `mask_unit: um` is for polygons .* whose `mpp` the sheet has; got mask .*mask.xml, mpp nan"
+    ):
+        prepare(Prepare(name="tiny", source="slides", options=options), **where)

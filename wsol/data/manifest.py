@@ -36,7 +36,7 @@ MANIFEST = {
 index into the classes, `labels` the indices of all classes that a sample has, with spaces between: more than `label` only where
 the task is multilabel, and there `label` is the positive class if it is among them."""
 
-MASKS = {"sample": "str", "mask": "str", "kind": "str", "values": "str"}
+MASKS = {"sample": "str", "mask": "str", "kind": "str", "values": "str", "um": "float64"}
 """Columns of the masks, one row per sample that has one: `kind` "file" (path in `mask`) or "empty" (known by the label to hold no
 foreground), `values` a JSON list of the ids that are foreground, [] for all above 0."""
 

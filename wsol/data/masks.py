@@ -7,6 +7,7 @@ tiled TIFFs are read in parts.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -190,11 +191,13 @@ class Masks:
             values = json.loads(row["values"])
             names = [value for value in values if isinstance(value, str)]
             ids = [value for value in values if not isinstance(value, str)]
-            found = open_region(_file(row), shape[::-1], include=names or None, values=ids)
+            um = None if math.isnan(row["um"]) else float(row["um"])
+            found = open_region(_file(row), shape[::-1], include=names or None, values=ids, um=um)
             if self.drawn(row["sample"]) and not _touches(found, shape):
                 raise ValueError(
                     f"sample {row['sample']!r}: nothing that {row['mask']} draws lies on it, {shape[1]} x {shape[0]} px (width x "
-                    "height): coordinates are px of level 0, so it may be of another slide, or drawn in um or on a smaller copy"
+                    "height): coordinates are px of level 0 (um, if the source says `mask_unit: um`), so it may be of another "
+                    "slide, or drawn on a smaller copy"
                 )
             self._drawn.clear()
             self._drawn[row["sample"]] = found

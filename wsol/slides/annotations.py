@@ -117,21 +117,23 @@ def open_region(
     include: Sequence[str] | None = None,
     exclude: Sequence[str] = EXCLUDED,
     values: Sequence[int] = (),
+    um: float | None = None,
 ) -> AnnotatedRegion:
     """The region that a file of polygons or a mask marks on a slide.
 
     Args:
-        path: .geojson, .json or .xml with coordinates in level-0 px; or a mask (PNG, TIFF), or a mosaic of masks.
+        path: .geojson, .json or .xml with coordinates in level-0 px, or um; or a mask (PNG, TIFF), or a mosaic of masks.
         size: (width, height) of the slide, level-0 px.
         include: of polygons: classes or groups that count; all but the excluded when None.
         exclude: of polygons: classes or groups that are cut out, where the file has them.
         values: of a mask: ids that count; all above 0 when empty.
+        um: of polygons: their coordinates are in um, and a px of level 0 has so many.
 
     Raises:
         FileNotFoundError, RuntimeError, ValueError: see `read_annotations` and `MaskRegion`.
     """
     if Path(path).suffix.lower() in POLYGONS:
-        return read_annotations(path).region(include, exclude)
+        return read_annotations(path, unit="um" if um else "px", mpp=um).region(include, exclude)
     if Path(path).suffix == ".mosaic":
         from wsol.slides.mosaic import MosaicRegion
 

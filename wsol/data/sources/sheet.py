@@ -6,6 +6,7 @@ Rows count as a spreadsheet shows them: the header is row 1.
 from __future__ import annotations
 
 import csv
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Options:
     seed: int
     multilabel: bool = False
     folders: bool = False
+    mask_unit: Literal["px", "um"] = "px"
 
     def __post_init__(self) -> None:
         if not len(set(self.classes)) == len(self.classes) >= 2 or not all(isinstance(c, str) for c in self.classes):
@@ -47,6 +49,8 @@ class Options:
             )
         if self.mask_means not in ("class", "any-foreground"):
             raise ValueError(closest("mask_means", self.mask_means, ("class", "any-foreground")))
+        if self.mask_unit not in ("px", "um"):
+            raise ValueError(closest("mask_unit", self.mask_unit, ("px", "um")))
         for name in (*self.positive, *(self.mask_values or {})):
             if name not in self.classes:
                 raise ValueError(closest("class", name, self.classes))
@@ -77,12 +81,13 @@ def options(
     valpx: int,
     seed: int,
     multilabel: bool = False,
+    mask_unit: Any = "px",
 ) -> Options:
     """Options with defaults filled in."""
     names = list(classes)
     second = names[1:] if len(names) == 2 else []
     chosen = second if positive is None else [positive] if isinstance(positive, str) else list(positive)
-    return Options(kind, Path(sheet), names, chosen, mask_means, mask_values, folds, valpx, seed, multilabel)
+    return Options(kind, Path(sheet), names, chosen, mask_means, mask_values, folds, valpx, seed, multilabel, mask_unit=mask_unit)
 
 
 def build(given: Options, found: Sequence[Row] | None = None) -> Dataset:
@@ -103,7 +108,11 @@ def build(given: Options, found: Sequence[Row] | None = None) -> Dataset:
             stacklevel=3,
         )
     empty = _empty(given, sheet)
-    masks = [{"sample": r.sample, "mask": str(r.mask), "kind": "file", "values": given.foreground} for r in sheet if r.mask]
+    masks = [
+        {"sample": r.sample, "mask": str(r.mask), "kind": "file", "values": given.foreground, "um": _um(given, r)}
+        for r in sheet
+        if r.mask
+    ]
     masks += [{"sample": r.sample, "mask": "", "kind": "empty", "values": []} for r in sheet if r.sample in empty]
     return Dataset(
         name=given.sheet.stem,
@@ -213,6 +222,18 @@ def _empty(given: Options, sheet: Sequence[Row]) -> set[str]:
     if given.mask_means != "class":
         return set()
     return {row.sample for row in sheet if row.mask is None and given.classes[row.label] not in given.positive}
+
+
+def _um(given: Options, row: Row) -> float:
+    """Um per px of level 0, for polygons whose coordinates are um; NaN for px."""
+    if given.mask_unit == "px":
+        return math.nan
+    if row.mask is None or row.mask.suffix.lower() not in (".geojson", ".json", ".xml") or math.isnan(row.mpp):
+        raise ValueError(
+            f"{given.sheet}: row {row.number}: `mask_unit: um` is for polygons (.geojson, .xml) of slides whose `mpp` the "
+            f"sheet has; got mask {row.mask}, mpp {row.mpp:g}"
+        )
+    return row.mpp
 
 
 def _by_column(given: Options, sheet: Sequence[Row], labels: Sequence[int], masked: Sequence[bool]) -> list[tuple[int, int, str]]:

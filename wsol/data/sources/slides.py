@@ -20,6 +20,7 @@ def dataset(
     valpx: int = 3,
     seed: int = 0,
     multilabel: bool = False,
+    mask_unit: str = "px",
 ) -> Dataset:
     """The slides that a CSV lists.
 
@@ -37,9 +38,11 @@ def dataset(
         valpx: validation slides per class whose masks may be opened; not used where the `split` column names some.
         seed: of the parting and of the choice of `valpx`.
         multilabel: a slide may have several labels, with | between them, as for the source `images`.
+        mask_unit: of the coordinates of polygons: "px" of level 0, as QuPath and ASAP write them; or "um", then the sheet has
+            the column `mpp`.
     """
     return sheets.build(
-        sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed, multilabel)
+        sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed, multilabel, mask_unit)
     )
 
 
@@ -53,7 +56,8 @@ def listing(
     valpx: int = 3,
     seed: int = 0,
     multilabel: bool = False,
+    mask_unit: str = "px",
 ) -> list[dict[str, Any]]:
     """The rows of the manifest as `dataset` has them, without loading pandas and without warnings: for planning."""
-    given = sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed, multilabel)
+    given = sheets.options("slides", sheet, classes, positive, mask_means, mask_values, folds, valpx, seed, multilabel, mask_unit)
     return sheets.rows(given, sheets.read_sheet(given))
