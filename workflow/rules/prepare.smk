@@ -8,7 +8,7 @@ rule prepare:
         f"{R}/benchmark/prepare/{DATASET}.tsv"
     conda:
         "../envs/wsol.yaml"
-    threads: 8 if STUDY.prepare.source == "phantom" else 1 # the only source that draws its slides
+    threads: 8 if STUDY.prepare.source == "phantom" else 1  # the only source that draws its slides
     resources:
         mem_mb=growing(2000),
         runtime=growing(120),
