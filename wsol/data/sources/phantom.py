@@ -21,7 +21,7 @@ from wsol._files import atomic
 from wsol._names import closest
 
 if TYPE_CHECKING:
-    from wsol.data.manifest import Dataset
+    from wsol.data.manifest import Dataset, masks_table
 
 CLASSES = ["normal", "tumor"]
 DIFFICULTIES = ("easy", "hard")
@@ -127,7 +127,7 @@ def dataset(
     """
     import pandas as pd
 
-    from wsol.data.manifest import Dataset
+    from wsol.data.manifest import Dataset, masks_table
 
     out = Path(out)
     rows = listing(out, slides, size, seed, difficulty, prevalence, patients, mixed_patients, folds)
@@ -152,7 +152,7 @@ def dataset(
         mask_means="class",
         split_unit="patient",
         samples=pd.DataFrame(rows),
-        masks=pd.DataFrame(masks),
+        masks=masks_table(masks),
     )
 
 
