@@ -21,7 +21,7 @@ from wsol._files import atomic
 from wsol._names import closest
 
 if TYPE_CHECKING:
-    from wsol.data.manifest import Dataset, masks_table
+    from wsol.data.manifest import Dataset
 
 CLASSES = ["normal", "tumor"]
 DIFFICULTIES = ("easy", "hard")
