@@ -3,7 +3,8 @@
 Makes studies of so many tiny phantom slides (512 px, one file under many names, two out of fifty truncated) and runs each step of
 the workflow on them as a process of its own: what works on one slide on one, what works on the study on all. Tile tables and maps
 of the other slides, hundreds of processes of minutes in all, are written by the same functions within this one, the same for
-every slide. Printed is the peak resident set in MB, and by how much it grows from the first to the last number of slides.
+every slide. Training keeps 16 MB of decoded tiles (`train.cache_mb`; by default up to 1,024). Printed is the peak resident set in
+MB, and by how much it grows from the first to the last number of slides.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def study(folder, count):
         "tile": {"mpp": 1.0, "tile_px": 64, "min_tissue": 0.05},
         "models": {"gap": {"output_stride": 32, "weights": None}},
         "maps": {"fast": ["cam"]},
-        "train": {"epochs": 1, "batch_size": 4, "tiles_per_bag": 4},
+        "train": {"epochs": 1, "batch_size": 4, "tiles_per_bag": 4, "cache_mb": 16},
         "evaluate": {"bootstrap": 100},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(config))

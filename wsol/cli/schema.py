@@ -143,6 +143,7 @@ class Train(Section):
     bf16: bool | Literal["auto"] = Field(
         "auto", description="bfloat16 autocast; auto: where the processor computes it in hardware (half the time of float32)"
     )
+    cache_mb: int = Field(1024, ge=0, description="MB of decoded images or tiles that are kept for the next epoch")
     channels_last: bool = Field(True, description="NHWC memory layout, faster for convolutions on CPU")
     device: str = Field("auto", description="auto, cpu, or cuda[:n]")
 

@@ -187,8 +187,9 @@ def _streams(
     listing: Manifest, told: Supervision, model: Model, how: Train, tiles: Path | None, seed: int
 ) -> tuple[ImageBatches | BagBatches, ImageBatches | BagBatches]:
     """Batches of training and of validation: images one by one, bags of tiles of slides, or tiles with labels of their own."""
-    from wsol.data import BagBatches, ImageBatches, TileBatches, train_transform
+    from wsol.data import BagBatches, ImageBatches, PixelCache, TileBatches, train_transform
 
+    cache = PixelCache(how.cache_mb * 2**20)
     balanced, several = how.balance == "sampler", listing.multilabel
     drawn: ImageBatches | BagBatches
     fixed: ImageBatches | BagBatches
@@ -196,7 +197,7 @@ def _streams(
         if tiles is None:
             raise ValueError("--tiles is needed: the folder of tile tables that `wsol tile` wrote for these slides")
         augment = train_transform(None, color=how.color_jitter, stain_jitter=how.stain_jitter)
-        count: dict[str, Any] = {"transform": augment, "repeats": how.repeats, "balanced": balanced}
+        count: dict[str, Any] = {"transform": augment, "repeats": how.repeats, "balanced": balanced, "cache": cache}
         if model.tiles == "bags":
             bags = {"bags": how.batch_size, "tiles_per_bag": how.tiles_per_bag}
             drawn = BagBatches(told.rows, tiles, multilabel=several, **bags, **count)
@@ -205,7 +206,7 @@ def _streams(
             drawn = TileBatches(
                 told.rows, tiles, batch_size=how.batch_size, positives=marked, how=model.tiles, seed=seed, **count
             )
-        fixed = BagBatches(told.checked, tiles, bags=1, tiles_per_bag=4 * how.tiles_per_bag, multilabel=several)
+        fixed = BagBatches(told.checked, tiles, bags=1, tiles_per_bag=4 * how.tiles_per_bag, multilabel=several, cache=cache)
     else:
         augment = train_transform(how.crop, color=how.color_jitter, stain_jitter=how.stain_jitter)
         drawn = ImageBatches(
@@ -217,6 +218,7 @@ def _streams(
             masks=told.masks,
             size=how.resize,
             multilabel=several,
+            cache=cache,
         )
-        fixed = ImageBatches(told.checked, batch_size=1, size=how.validate_at, multilabel=several)
+        fixed = ImageBatches(told.checked, batch_size=1, size=how.validate_at, multilabel=several, cache=cache)
     return drawn, fixed
