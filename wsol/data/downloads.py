@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from wsol._files import atomic
+
 ATTEMPTS = 4
 """Connections per file and call, each going on where the one before broke off."""
 TIMEOUT = (20.0, 60.0)
@@ -140,9 +142,8 @@ def _file(url: str, path: Path, checksum: str, attempts: int) -> str:
     if checksum or recorded:
         return checksum or recorded
     made = pooch.file_hash(str(path), alg="sha256")
-    beside = record.with_name(f".{record.name}.{os.getpid()}.part")
-    beside.write_text(f"{made}  {path.name}\n")
-    os.replace(beside, record)
+    with atomic(record) as temporary:
+        temporary.write_text(f"{made}  {path.name}\n")
     return f"sha256:{made}"
 
 
@@ -263,6 +264,5 @@ def _marked(mark: Path) -> tuple[str, set[str]]:
 
 
 def _mark(mark: Path, checksum: str, names: Iterable[str]) -> None:
-    beside = mark.with_name(f"{mark.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps({"archive": checksum, "names": sorted(names)}))
-    os.replace(beside, mark)
+    with atomic(mark) as temporary:
+        temporary.write_text(json.dumps({"archive": checksum, "names": sorted(names)}))

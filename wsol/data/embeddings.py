@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from wsol._files import atomic
 from wsol.data.batches import EncodedBatch
 from wsol.data.tiles import _OPEN, BagBatches
 from wsol.data.transforms import to_tensor
@@ -46,13 +46,8 @@ def store_embeddings(
     facts = [_FORMAT, encoder, content(row["path"]), str(float(row["mpp"])), bags.mpp, bags.tile_px, boxes.tolist()]
     path = folder / f"{hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()}.h5"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.stem}.{os.getpid()}.part")
-        try:
-            _write(beside, bags, number, encode, batch)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with atomic(path) as temporary:
+            _write(temporary, bags, number, encode, batch)
     return path
 
 

@@ -7,7 +7,6 @@ mask. Level-0 px are those of the slide that the images were cut from, so what i
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wsol._files import atomic
 from wsol.slides.pieces import Layout, Piece, layout
 from wsol.slides.reader import RGB, SlideError, damaged, image_on_white
 from wsol.slides.slide import Box
@@ -44,10 +44,8 @@ def write_mosaic(path: Path, pieces: Iterable[Piece], *, mpp: float, down: float
     found = layout(listed, mpp=mpp, down=down)
     # What is cut anew under the same name has another length in all likelihood: a hash of this file then differs.
     rows = [[*piece, Path(piece.path).stat().st_size] for piece in listed]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps({"format": _FORMAT, "mpp": mpp, "down": down, "pieces": rows}))
-    os.replace(beside, path)
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps({"format": _FORMAT, "mpp": mpp, "down": down, "pieces": rows}))
     return found
 
 

@@ -7,7 +7,6 @@ TRIDENT's, and beside them `mpp` (of the tiles), `level0_mpp` and, at the root, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from wsol._files import atomic
 from wsol.slides.reader import RGB, SlideError
 
 SUFFIXES = (".h5", ".hdf5")
@@ -139,26 +139,20 @@ def write_vectors(
     Raises:
         ValueError: not as many features as coordinates.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with h5py.File(beside, "w") as file:
-            file.attrs["encoder"] = encoder
-            stored, done = None, 0
-            for batch in batches:
-                if stored is None:
-                    shape = (len(coords), batch.shape[1])
-                    stored = file.create_dataset("features", shape, np.float32, chunks=(min(64, shape[0]), shape[1]))
-                stored[done : done + len(batch)] = batch
-                done += len(batch)
-            if stored is None or done != len(coords):
-                raise ValueError(f"{path}: features of {done} tiles for {len(coords)} coordinates")
-            placed = file.create_dataset("coords", data=coords.astype(np.int64))
-            said: dict[str, Any] = {"patch_size": tile_px, "patch_size_level0": side, "name": name}
-            placed.attrs.update({**said, "mpp": mpp, "level0_mpp": level0_mpp})
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["encoder"] = encoder
+        stored, done = None, 0
+        for batch in batches:
+            if stored is None:
+                shape = (len(coords), batch.shape[1])
+                stored = file.create_dataset("features", shape, np.float32, chunks=(min(64, shape[0]), shape[1]))
+            stored[done : done + len(batch)] = batch
+            done += len(batch)
+        if stored is None or done != len(coords):
+            raise ValueError(f"{path}: features of {done} tiles for {len(coords)} coordinates")
+        placed = file.create_dataset("coords", data=coords.astype(np.int64))
+        said: dict[str, Any] = {"patch_size": tile_px, "patch_size_level0": side, "name": name}
+        placed.attrs.update({**said, "mpp": mpp, "level0_mpp": level0_mpp})
 
 
 class Blank:
