@@ -77,9 +77,10 @@ def run(folder, *words):
 
 def jobs():
     """What Slurm knows of all jobs: (id, state, cpus, MB, GPUs, comment), in the order of their submission."""
-    asked = ["squeue", "--states=all", "--noheader", "--array", "--sort=i", "-o", "%i|%T|%C|%m|%b|%k"]
+    fields = "jobarrayid:30|,state:30|,numcpus:10|,minmemory:20|,tres-per-job:60|,comment:400"
+    asked = ["squeue", "--states=all", "--noheader", "--array", "--sort=i", "-O", fields]
     told = subprocess.run(asked, capture_output=True, text=True, check=True)
-    rows = [line.split("|") for line in told.stdout.splitlines()]
+    rows = [[cell.strip() for cell in line.split("|")] for line in told.stdout.splitlines()]
     return [(i, state, int(cpus), int(mb.rstrip("M")), gpu, comment) for i, state, cpus, mb, gpu, comment in rows]
 
 
