@@ -29,30 +29,6 @@ rule report:
         "wsol report --title {params.title:q} --command {params.command:q} --results {params.results} {params.scores} --audit {input.audit} {params.probes} --out {output.page} 2> {log}"
 
 
-# The last word of a study with slides: it fails, with the list, where a slide gave nothing. All else is done by then.
-rule faults:
-    input:
-        page=ancient(rules.report.output.page),
-        heatmaps=pictured(),
-        scores=scores(),
-        tiles=all_tiled(),
-    output:
-        stamp=f"{R}/report/{DATASET}/faults.json",
-    log:
-        f"logs/faults/{DATASET}.log",
-    benchmark:
-        f"{R}/benchmark/faults/{DATASET}.tsv"
-    localrule: True
-    conda:
-        "../envs/wsol.yaml"
-    params:
-        scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
-        tiles=lambda w: f"{R}/tile/{DATASET}",
-        accepted=lambda w: " ".join(f"--accept {slide}" for slide in STUDY.report.accepted),
-    shell:
-        "wsol faults --tiles {params.tiles} {params.scores} {params.accepted} --out {output.stamp} 2>&1 | tee {log} >&2"
-
-
 # The database is made once, before anything is logged: several processes creating it at once break it. It waits for all that is
 # computed: a server that does not answer then fails the tracking, and nothing else, whatever the profile says of going on.
 rule mlflow_init:
@@ -102,3 +78,29 @@ rule log:
         scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
     shell:
         "wsol log --tracking-uri {params.uri:q} --experiment {params.experiment:q} --results {params.results} --audit {input.audit} {params.scores} --out {output.done} 2> {log}"
+
+
+# The last word of a study with slides: it fails, with the list, where a slide gave nothing. All else is done by then, the tracking
+# too, whatever the profile says of going on after a failure.
+rule faults:
+    input:
+        page=ancient(rules.report.output.page),
+        logged=ancient(rules.log.output.done),
+        heatmaps=pictured(),
+        scores=scores(),
+        tiles=all_tiled(),
+    output:
+        stamp=f"{R}/report/{DATASET}/faults.json",
+    log:
+        f"logs/faults/{DATASET}.log",
+    benchmark:
+        f"{R}/benchmark/faults/{DATASET}.tsv"
+    localrule: True
+    conda:
+        "../envs/wsol.yaml"
+    params:
+        scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
+        tiles=lambda w: f"{R}/tile/{DATASET}",
+        accepted=lambda w: " ".join(f"--accept {slide}" for slide in STUDY.report.accepted),
+    shell:
+        "wsol faults --tiles {params.tiles} {params.scores} {params.accepted} --out {output.stamp} 2>&1 | tee {log} >&2"
