@@ -77,7 +77,7 @@ class Cells(html.parser.HTMLParser):
 
 
 def shown(link, folder, ready):
-    """The page as a browser has it after twenty seconds of its time, or more where a slow machine has not drawn `ready` by then."""
+    """The page as a browser has it after twenty seconds of its time, or later where `ready` is not drawn by then."""
     for seconds in (20, 60, 180):
         command = [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--window-size=2600,1400",
