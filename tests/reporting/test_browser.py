@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ addEventListener("securitypolicyviolation", (event) => said.push("asked for " + 
 </script>"""
 POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src data: blob: 'unsafe-inline'">"""
 ACT = """<script>
-const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+const wait = (ms) => new Promise((done) => setTimeout(done, PATIENCE * ms));
 const numbers = () => document.querySelector(".card .numbers").textContent;
 (async () => {
   const result = {};
@@ -75,17 +76,25 @@ def look(asked, sample):
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory, make_study):
-    """What the browser found on the page of 24 samples."""
-    import json
-
+    """What the browser found on the page of 24 samples; with more patience where its clock ran ahead of its drawing."""
     folder = tmp_path_factory.mktemp("browser")
     write_report(folder / "index.html", make_study(None, folds=2), look=look)
+    for patience in (1, 4, 16):
+        found = act(folder, patience)
+        if found.get("left", [0] * 4)[3] and "≈" in found.get("moved", ""):
+            break
+    return found
+
+
+def act(folder, patience):
+    """Acts on the page; `patience` times as long as a free machine needs."""
     text = (folder / "index.html").read_text()
-    text = text.replace("<head>", f"<head>{POLICY}{WATCH}", 1).replace("</body>", f"{ACT}</body>")
+    script = ACT.replace("PATIENCE", str(patience))
+    text = text.replace("<head>", f"<head>{POLICY}{WATCH}", 1).replace("</body>", f"{script}</body>")
     (folder / "acted.html").write_text(text)
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
-        "--window-size=1200,900", "--virtual-time-budget=30000", "--dump-dom", f"file://{folder / 'acted.html'}",
+        "--window-size=1200,900", f"--virtual-time-budget={30000 * patience}", "--dump-dom", f"file://{folder / 'acted.html'}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     found = re.search(r"RESULT(.*)END", html.unescape(done.stdout), re.DOTALL)
