@@ -14,7 +14,7 @@ from wsol.evaluation import count_pixels
 def arena(methods):
     """`methods`: name -> how far its positives stand out, 0 for a map that says nothing; floors are named so."""
     generator = np.random.default_rng(0)
-    made = Arena({"dataset": "d", "split": "test", "fold": 0, "seed": 0})
+    made = Arena({"dataset": "d", "split": "test", "fold": 0, "seed": 0}, {})
     masks = {f"s{i}": generator.random((20, 20)) < 0.3 for i in range(6)}
     for name, strength in methods.items():
         made.counts[name] = {

@@ -56,3 +56,15 @@ def write_curves(path: Path, who: Mapping[str, Scored]) -> Iterator[CurveWriter]
     schema = pa.schema([*words, ("label", pa.int64()), *counts])
     with atomic(path) as temporary, parquet.ParquetWriter(temporary, schema) as file:
         yield CurveWriter(file, who)
+
+
+def read_curves(path: Path, method: str) -> dict[str, PixelCounts]:
+    """Sample -> counts of one method of a file; none where the file does not hold the method."""
+    from pyarrow import parquet
+
+    from wsol.evaluation import PixelCounts
+
+    columns = ["sample", "positives", "negatives"]
+    table = parquet.read_table(path, columns=columns, filters=[("method", "=", method)]).combine_chunks()
+    rows = zip(*(table[name] for name in columns), strict=True)
+    return {s.as_py(): PixelCounts(p.values.to_numpy(), n.values.to_numpy()) for s, p, n in rows}

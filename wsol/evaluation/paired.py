@@ -145,22 +145,23 @@ def compare(
         values = {name: _values(pair(name, first))[0] for name in counts_by_method}
         first = max(values, key=lambda name: -math.inf if math.isnan(values[name]) else values[name])
     draws = _draw(names, generator, replicates)
-    pairs = {name: pair(name, first) for name in counts_by_method if name != first}
-    found = {name: _difference(both, draws) for name, both in pairs.items()}
-    adjusted = CORRECTIONS[correction]([one.p for one in found.values()])
+    others = [name for name in counts_by_method if name != first]
+    found = [_row(pair(name, first), draws) for name in others]  # one pair at a time: each holds both methods' counts by patient
+    adjusted = CORRECTIONS[correction]([p for p, _ in found])
     return [
-        {"name": name, "reference": first, "metric": metric, **_row(pairs[name], one), "p_adjusted": plain(float(p))}
-        for (name, one), p in zip(found.items(), adjusted, strict=True)
+        {"name": name, "reference": first, "metric": metric, **values, "p_adjusted": plain(float(p))}
+        for name, (_, values), p in zip(others, found, adjusted, strict=True)
     ]
 
 
-def _row(pair: Pair, found: Difference) -> dict[str, Any]:
-    """Plain values of one comparison."""
+def _row(pair: Pair, draws: _Draws | None) -> tuple[float, dict[str, Any]]:
+    """The p value and plain values of one comparison."""
+    found = _difference(pair, draws)
     value, reference = _values(pair)
     own = pair.statistic(pair.a) - pair.statistic(pair.b)
     own = own[~np.isnan(own)]
     same = np.abs(own) < 1e-12  # two maps that differ in scale alone sum the same terms in another order
-    return {
+    return found.p, {
         "value": plain(value),
         "reference_value": plain(reference),
         **{key: plain(getattr(found, key)) for key in ("mean", "low", "high", "p")},
