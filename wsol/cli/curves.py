@@ -65,6 +65,6 @@ def read_curves(path: Path, method: str) -> dict[str, PixelCounts]:
     from wsol.evaluation import PixelCounts
 
     columns = ["sample", "positives", "negatives"]
-    table = parquet.read_table(path, columns=columns, filters=[("method", "=", method)]).combine_chunks()
+    table = parquet.read_table(path, columns=columns, filters=[("method", "=", method)], use_threads=False).combine_chunks()
     rows = zip(*(table[name] for name in columns), strict=True)
     return {s.as_py(): PixelCounts(p.values.to_numpy(), n.values.to_numpy()) for s, p, n in rows}

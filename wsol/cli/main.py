@@ -264,6 +264,8 @@ def main() -> None:
     """Run the command line: a wrong input ends in one clear line and an exit code, not in a traceback."""
     from wsol.tracking import TrackingError
 
+    # The allocator that pyarrow brings keeps what it has freed: tens of MB more in a step that reads and writes method by method.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         app()
     except (ConfigError, ValueError, FileNotFoundError, RuntimeError) as error:

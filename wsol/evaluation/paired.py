@@ -13,7 +13,7 @@ patients and 5 to 6 percent with 16; the 95 percent interval held 0 in 93 to 94 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,20 +182,24 @@ def _difference(pair: Pair, draws: _Draws | None) -> Difference:
     mean = value - other
     if draws is None or math.isnan(mean):
         return Difference(mean, math.nan, math.nan, math.nan, pair.clusters)
-    drawn = _gaps(pair, draws.weights, (pair.a, pair.b))
+    drawn = _replicated(draws.weights, lambda w: pair.statistic(w @ pair.a) - pair.statistic(w @ pair.b))
     interval = student_interval(drawn, mean, pair.clusters, within=(-1.0, 1.0))
-    swapped = _gaps(pair, draws.swaps, (pair.b - pair.a, pair.a - pair.b), (pair.a.sum(0), pair.b.sum(0)))
+    own, others = pair.a.sum(0), pair.b.sum(0)
+    gap = pair.b - pair.a  # what the swap of a patient moves from one method to the other
+
+    def swap(w: Floats) -> Floats:
+        moved = w @ gap
+        return pair.statistic(own + moved) - pair.statistic(others - moved)
+
+    swapped = _replicated(draws.swaps, swap)
     hits = int(np.count_nonzero(np.abs(swapped) >= abs(mean) - 1e-12))
     p = hits / len(swapped) if draws.exact else (1 + hits) / (1 + len(swapped))
     return Difference(mean, interval.low, interval.high, p, pair.clusters)
 
 
-def _gaps(
-    pair: Pair, weights: Floats, tables: tuple[Floats, Floats], start: tuple[Floats | float, Floats | float] = (0, 0)
-) -> Floats:
-    """Statistic of the first method minus that of the second, whose sums are ``start + weights @ table``; some rows at a time."""
-    parts = [weights[i : i + ROWS] for i in range(0, len(weights), ROWS)]
-    return np.concatenate([pair.statistic(start[0] + w @ tables[0]) - pair.statistic(start[1] + w @ tables[1]) for w in parts])
+def _replicated(weights: Floats, statistic: Callable[[Floats], Floats]) -> Floats:
+    """The statistic (r,) of weights (r, c), some rows at a time."""
+    return np.concatenate([statistic(weights[i : i + ROWS]) for i in range(0, len(weights), ROWS)])
 
 
 def _draw(patients: Sequence[str], generator: np.random.Generator, replicates: int) -> _Draws | None:

@@ -44,8 +44,7 @@ def pair_up(
         tables = [_per_image(counts, metric, at) for counts, at in zip((a, b), thresholds, strict=True)]
         return Pair(cluster_sums(tables[0], patients), cluster_sums(tables[1], patients), ratio, clusters)
     if metric == "pxap":
-        first, second = _aligned(a, b)
-        return Pair(cluster_sums(first, patients), cluster_sums(second, patients), _pxap, clusters)
+        return Pair(*_aligned(_by_patient(a, patients), _by_patient(b, patients)), _pxap, clusters)
     first, second = (_confusions(counts, metric, at) for counts, at in zip((a, b), thresholds, strict=True))
     return Pair(cluster_sums(first, patients), cluster_sums(second, patients), _dice if metric == "dice" else _iou, clusters)
 
@@ -89,6 +88,14 @@ def _confusions(counts: Sequence[PixelCounts], metric: str, thresholds: Threshol
     return np.array([(f.tp, f.fp, f.tp + f.fn) for f in found], np.float64)
 
 
+def _by_patient(counts: Sequence[PixelCounts], patients: Sequence[str]) -> list[PixelCounts]:
+    """Counts of each patient, in the order of their names: what rows of thousands of bins cost, only patients pay."""
+    groups: dict[str, list[PixelCounts]] = {}
+    for patient, one in zip(patients, counts, strict=True):
+        groups.setdefault(patient, []).append(one)
+    return [PixelCounts.total(groups[patient]) for patient in sorted(groups)]
+
+
 def _aligned(a: Sequence[PixelCounts], b: Sequence[PixelCounts]) -> tuple[Floats, Floats]:
     """Histograms of both methods, (n, 2 m) each, over one ascending grid: the rank of a score among all scores of its method.
 
@@ -102,9 +109,9 @@ def _aligned(a: Sequence[PixelCounts], b: Sequence[PixelCounts]) -> tuple[Floats
     grid = np.unique(np.concatenate(ranks))  # ascending numbers of pixels: descending scores
     tables = []
     for counts, bins, rank in zip((a, b), filled, ranks, strict=True):
-        table = np.zeros((len(counts), 2, grid.size))
-        arrays = np.stack([np.stack([c.positives[bins], c.negatives[bins]]) for c in counts])
-        table[:, :, grid.size - 1 - np.searchsorted(grid, rank)] = arrays
+        table, place = np.zeros((len(counts), 2, grid.size)), grid.size - 1 - np.searchsorted(grid, rank)
+        for row, one in zip(table, counts, strict=True):
+            row[:, place] = one.positives[bins], one.negatives[bins]
         tables.append(table.reshape(len(counts), -1))
     return tables[0], tables[1]
 
