@@ -3,8 +3,9 @@
 Makes studies of so many tiny phantom slides (512 px, one file under many names, two out of fifty truncated) and runs each step of
 the workflow on them as a process of its own: what works on one slide on one, what works on the study on all. Tile tables and maps
 of the other slides, hundreds of processes of minutes in all, are written by the same functions within this one, the same for
-every slide. Training keeps 16 MB of decoded tiles (`train.cache_mb`; by default up to 1,024). Printed is the peak resident set in
-MB, and by how much it grows from the first to the last number of slides.
+every slide. Training keeps 16 MB of decoded tiles (`train.cache_mb`; by default 1,024) and takes the same number of steps in each
+study: what an allocator holds rises over the first thousands of steps, whatever the number of slides. Printed is the peak
+resident set in MB, and by how much it grows from the first to the last number of slides.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def peak(*words, folder, fails=False):
     return int(done.stdout.rsplit("PEAK", 1)[1])
 
 
-def study(folder, count):
+def study(folder, count, epochs):
     """The sheet, the slides and the configuration."""
     from wsol.data.sources.phantom import Slide, write_slide
 
@@ -71,7 +72,7 @@ def study(folder, count):
         "tile": {"mpp": 1.0, "tile_px": 64, "min_tissue": 0.05},
         "models": {"gap": {"output_stride": 32, "weights": None}},
         "maps": {"fast": ["cam"]},
-        "train": {"epochs": 1, "batch_size": 4, "tiles_per_bag": 4, "cache_mb": 16},
+        "train": {"epochs": epochs, "batch_size": 4, "tiles_per_bag": 4, "cache_mb": 16},
         "evaluate": {"bootstrap": 100},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(config))
@@ -187,7 +188,7 @@ def main():
     found: dict[str, list[int]] = {}
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            for step, memory in steps(Path(folder), study(Path(folder), count)):
+            for step, memory in steps(Path(folder), study(Path(folder), count, max(counts) // count)):
                 found.setdefault(step, []).append(memory)
                 print(f"{count} slides, {step}: {memory} MB", file=sys.stderr, flush=True)
     print(f"| process | {' | '.join(f'{c} slides' for c in counts)} | growth |\n|---|{'---|' * (len(counts) + 1)}")
