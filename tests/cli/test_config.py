@@ -125,7 +125,7 @@ def test_plan_multiplies_folds_seeds_models_checkpoints_and_sets():
     assert len(runs) == 2 * 3 * (2 * 2 * 1 + 1)
     assert len({tuple(r.items()) for r in runs}) == len(runs)
     assert made.by_slide
-    assert set(made.units(0, "test")).isdisjoint(made.units(0, "valcl"))
+    assert set(made.part(0, "test")).isdisjoint(made.part(0, "valcl"))
 
 
 def test_masks_that_train_a_model_choose_none_of_its_checkpoints():

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 from wsol.cli.config import ConfigError, load_config
@@ -29,10 +30,13 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.+-]*"
-UNIT = "{split}/{slide}" if PLAN.by_slide else "{split}"
-UNIT_LOG = "{split}-{slide}" if PLAN.by_slide else "{split}"
+# One slide is a job with its files as outputs; of a lot of several slides the stamp is the output, and `wsol each` does the work.
+LOTS = PLAN.slides_per_job > 1
+UNIT_LOG = "{split}-{lot}" if PLAN.by_slide else "{split}"
 FLOOR_RUN = RUN.replace("{model}", FLOORS["model"])
-ONE_SLIDE = "--slide {wildcards.slide} --tiles {input.tiles} " if PLAN.by_slide else ""
+SLIDE = "@slide" if LOTS else "{lot}"
+WORKED = SLIDE.replace("{lot}", "{wildcards.lot}")
+ONE_SLIDE = f"--slide {WORKED} --tiles {R}/tile/{DATASET}/{WORKED}.parquet" if PLAN.by_slide else ""
 TRACKING_URI = STUDY.log.tracking_uri or f"sqlite:///{Path(R).absolute()}/log/mlflow.db"
 # A rule's outputs are the same for all its models, and one that trains on the masks of valpx keeps no checkpoint chosen on them.
 ON_VALPX = [name for name in STUDY.models if STUDY.kept(name) != STUDY.checkpoints]
@@ -47,12 +51,16 @@ wildcard_constraints:
     seed=r"\d+",
     split=r"valcl|test",
     part=r"training|valpx|valcl|test",
-    slide=r"[^/]+",
+    lot=r"[^/]+",
 
 
-def growing(first):
-    """A resource (MB, minutes) that grows by `first` at each attempt; who retries is the profile, not the rule."""
-    return lambda w, attempt: first * attempt
+def growing(first, slide=0):
+    """A resource (MB, minutes) that grows by `first` at each attempt, and for each further slide of a lot it has `slide` more.
+
+    Who retries is the profile, not the rule.
+    """
+    once = first + slide * (PLAN.slides_per_job - 1)
+    return lambda w, attempt: once * attempt
 
 
 def gpus(device, count=1):
@@ -121,9 +129,40 @@ def run_key(w):
     return settings(**{k: w[k] for k in ("dataset", "model", "checkpoint", "set", "split")}, fold=int(w.fold), seed=int(w.seed))
 
 
+def made(base, file):
+    """What a job leaves below the folder `base`: the `file`, {} its slide or split of images, or the stamp of its lot."""
+    if LOTS:
+        return f"{base}/{{split}}.lots/{{lot}}"
+    return str(Path(base, file.format("{split}/{lot}" if PLAN.by_slide else "{split}")))
+
+
+def target(base, file):
+    """The file that a verb is told to write, as a function of the wildcards."""
+    path = str(Path(base, file.format(f"{{split}}/{SLIDE}" if PLAN.by_slide else "{split}")))
+    return lambda w: path.format(**w)
+
+
+def each(w, output):
+    """The words before a verb that works on a lot of slides of a split."""
+    return lot_words(PLAN.part(int(w.fold), w.split), w.lot, output[0]) if LOTS else ""
+
+
+def lot_words(slides, lot, stamp):
+    """The words before a verb that works on a lot out of these slides, and leaves the stamp."""
+    return f"each --slides {shlex.quote(json.dumps(PLAN.lots(slides)[lot]))} --done {stamp} -- "
+
+
+def lots_made(pattern, slides, among=None):
+    """What the jobs leave that work on these slides, where lots are made of the slides `among`; by default of just these."""
+    wanted = set(slides)
+    return [pattern.replace("{lot}", lot) for lot, those in PLAN.lots(among or slides).items() if wanted.intersection(those)]
+
+
 def unit_tiles(w):
-    """The tile table of the slide of a job; images have none."""
-    return f"{R}/tile/{DATASET}/{w.slide}.parquet" if PLAN.by_slide else []
+    """The tile table of the slide of a job, or the stamp of those of its split; images have none."""
+    if LOTS:
+        return tiled(w.fold, w.split)
+    return f"{R}/tile/{DATASET}/{w.lot}.parquet" if PLAN.by_slide else []
 
 
 def tiled(fold, part):
@@ -174,16 +213,6 @@ def probes():
         f"{R}/probe/{MAPS}/{{split}}.json".format(**run, split=STUDY.evaluate.splits[0])
         for run in PLAN.runs(floors=False)
         if STUDY.probe.samples
-    ]
-
-
-def heatmaps():
-    """One index of pictures per map set and split (image datasets), or per slide."""
-    return [
-        f"{R}/heatmap/{MAPS}/{{unit}}/index.json".format(**run, unit=unit)
-        for run in PLAN.runs(floors=False)
-        for split in STUDY.evaluate.splits
-        for unit in PLAN.units(run["fold"], split)
     ]
 
 

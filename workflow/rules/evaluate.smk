@@ -37,11 +37,11 @@ rule evaluate:
 rule heatmap:
     input:
         manifest=rules.prepare.output.manifest,
-        maps=f"{R}/localize/{MAPS}/{UNIT}.h5",
+        maps=made(f"{R}/localize/{MAPS}", "{}.h5"),
         scores=f"{R}/evaluate/{MAPS}/{{split}}/scores.json",
         masks=rules.prepare.output.masks,
     output:
-        index=f"{R}/heatmap/{MAPS}/{UNIT}/index.json",
+        index=made(f"{R}/heatmap/{MAPS}", "{}/index.json"),
     log:
         f"logs/heatmap/{MAPS}-{UNIT_LOG}.log",
     benchmark:
@@ -50,20 +50,25 @@ rule heatmap:
         "../envs/wsol.yaml"
     resources:
         mem_mb=growing(4000),
-        runtime=growing(60),
+        runtime=growing(60, 10),
         lane=1,
     params:
+        each=each,
+        maps=target(f"{R}/localize/{MAPS}", "{}.h5"),
+        out=target(f"{R}/heatmap/{MAPS}", "{}/index.json"),
         settings=settings(**STUDY.heatmap.model_dump()),
     shell:
-        "wsol heatmap --manifest {input.manifest} --masks {input.masks} --maps {input.maps} --scores {input.scores}"
-        " --settings {params.settings:q} --out {output.index} 2> {log}"
+        "wsol {params.each}heatmap --manifest {input.manifest} --masks {input.masks} --maps {params.maps} --scores {input.scores}"
+        " --settings {params.settings:q} --out {params.out} 2> {log}"
 
 
 if PLAN.by_slide:
 
     rule gather_heatmaps:
         input:
-            lambda w: expand(f"{R}/heatmap/{MAPS}/{{unit}}/index.json", **w, unit=PLAN.units(int(w.fold), w.split)),
+            lambda w: lots_made(
+                made(f"{R}/heatmap/{MAPS}", "{}/index.json").format(**w, lot="{lot}"), PLAN.part(int(w.fold), w.split)
+            ),
         output:
             touch(f"{R}/heatmap/{MAPS}/{{split}}.done"),
         log:

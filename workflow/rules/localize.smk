@@ -5,7 +5,7 @@ rule localize:
         manifest=rules.prepare.output.manifest,
         tiles=unit_tiles,
     output:
-        maps=f"{R}/localize/{MAPS}/{UNIT}.h5",
+        maps=made(f"{R}/localize/{MAPS}", "{}.h5"),
     log:
         f"logs/localize/{MAPS}-{UNIT_LOG}.log",
     benchmark:
@@ -14,15 +14,17 @@ rule localize:
         "../envs/wsol.yaml"
     resources:
         mem_mb=growing(STUDY.localize.memory_mb + 1500),
-        runtime=growing(120),
+        runtime=growing(120, 15),
         gpu=gpus(STUDY.localize.device),
         lane=1,
     params:
+        each=each,
+        out=target(f"{R}/localize/{MAPS}", "{}.h5"),
         settings=set_settings,
     shell:
-        "wsol localize --model {input.model} --manifest {input.manifest} --fold {wildcards.fold} --split {wildcards.split} "
+        "wsol {params.each}localize --model {input.model} --manifest {input.manifest} --fold {wildcards.fold} --split {wildcards.split} "
         + ONE_SLIDE
-        + "--settings {params.settings:q} --threads {threads} --out {output.maps} 2> {log}"
+        + " --settings {params.settings:q} --threads {threads} --out {params.out} 2> {log}"
 
 
 # The maps that need no training are the model `floors`: same files, same evaluation, a row under every table.
@@ -55,7 +57,7 @@ rule draw_floors:
         manifest=rules.prepare.output.manifest,
         tiles=unit_tiles,
     output:
-        maps=f"{R}/localize/{FLOOR_RUN}/none/floors/{UNIT}.h5",
+        maps=made(f"{R}/localize/{FLOOR_RUN}/none/floors", "{}.h5"),
     log:
         f"logs/localize/{FLOOR_RUN}-{UNIT_LOG}.log",
     benchmark:
@@ -64,14 +66,16 @@ rule draw_floors:
         "../envs/wsol.yaml"
     resources:
         mem_mb=growing(3000),
-        runtime=growing(30),
+        runtime=growing(30, 5),
         lane=1,
     params:
+        each=each,
+        out=target(f"{R}/localize/{FLOOR_RUN}/none/floors", "{}.h5"),
         mpp=STUDY.evaluate.floors_mpp,
     shell:
-        "wsol draw-floors --model {input.model} --manifest {input.manifest} --fold {wildcards.fold} --split {wildcards.split} "
+        "wsol {params.each}draw-floors --model {input.model} --manifest {input.manifest} --fold {wildcards.fold} --split {wildcards.split} "
         + ONE_SLIDE
-        + "--seed {wildcards.seed} --mpp {params.mpp} --out {output.maps} 2> {log}"
+        + " --seed {wildcards.seed} --mpp {params.mpp} --out {params.out} 2> {log}"
 
 
 ruleorder: draw_floors > localize
@@ -81,7 +85,7 @@ if PLAN.by_slide:
 
     rule gather_maps:
         input:
-            lambda w: expand(f"{R}/localize/{MAPS}/{{unit}}.h5", **w, unit=PLAN.units(int(w.fold), w.split)),
+            lambda w: lots_made(made(f"{R}/localize/{MAPS}", "{}.h5").format(**w, lot="{lot}"), PLAN.part(int(w.fold), w.split)),
         output:
             touch(f"{R}/localize/{MAPS}/{{split}}.done"),
         log:

@@ -20,33 +20,36 @@ rule prepare:
 
 if PLAN.by_slide:
 
+    TILED = f"{R}/tile/{DATASET}.lots/{{lot}}" if LOTS else f"{R}/tile/{DATASET}/{{lot}}.parquet"
+
     rule tile:
         input:
             manifest=rules.prepare.output.manifest,
             masks=rules.prepare.output.masks if STUDY.tile.labels == "annotation" else [],
         output:
-            table=f"{R}/tile/{DATASET}/{{slide}}.parquet",
-            status=f"{R}/tile/{DATASET}/{{slide}}.json",
-            thumbnail=f"{R}/tile/{DATASET}/{{slide}}.png",
+            TILED if LOTS else [TILED, *(TILED.replace(".parquet", ending) for ending in (".json", ".png"))],
         log:
-            f"logs/tile/{DATASET}/{{slide}}.log",
+            f"logs/tile/{DATASET}/{{lot}}.log",
         benchmark:
-            f"{R}/benchmark/tile/{DATASET}/{{slide}}.tsv"
+            f"{R}/benchmark/tile/{DATASET}/{{lot}}.tsv"
         conda:
             "../envs/wsol.yaml"
         resources:
             mem_mb=growing(2000),
-            runtime=growing(90),
+            runtime=growing(90, 5),
             lane=1,
         params:
             settings=settings(**STUDY.tile.model_dump()),
+            each=lambda w, output: lot_words(sorted(PLAN.paths), w.lot, output[0]) if LOTS else "",
+            slide=lambda w: SLIDE.format(**w),
             masks=f"--masks {R}/prepare/{DATASET}/masks.parquet" if STUDY.tile.labels == "annotation" else "",
         shell:
-            "wsol tile --manifest {input.manifest} {params.masks} --slide {wildcards.slide} --settings {params.settings:q} --out {output.table} 2> {log}"
+            "wsol {params.each}tile --manifest {input.manifest} {params.masks} --slide {params.slide} --settings {params.settings:q}"
+            + f" --out {R}/tile/{DATASET}/{{params.slide}}.parquet 2> {{log}}"
 
     rule gather_tiles:
         input:
-            lambda w: expand(f"{R}/tile/{DATASET}/{{slide}}.parquet", slide=PLAN.part(int(w.fold), w.part)),
+            lambda w: lots_made(TILED, PLAN.part(int(w.fold), w.part), sorted(PLAN.paths)),
         output:
             touch(f"{R}/tile/{DATASET}.done/fold{{fold}}-{{part}}"),
         log:

@@ -42,6 +42,11 @@ class Config(Section):
     )
     folds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="folds of the split")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="training seeds")
+    slides_per_job: int = Field(
+        0,
+        ge=0,
+        description="slides that one job works on; 0: one up to 500 slides, then as many as keep it at 500 jobs",
+    )
     as_published: list[Defect] = Field(
         default_factory=list,
         description="known defects of the published code to show: weight-row, wildcat-min, background-seeds (each gives the "

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from wsol import __version__
-from wsol.cli import alone_verbs, besides, evaluation_verbs, tracking_verbs
+from wsol.cli import alone_verbs, besides, each, evaluation_verbs, tracking_verbs
 from wsol.cli.config import ConfigError, parse
 from wsol.cli.files import parse_yaml
 from wsol.cli.schema import Heatmap, MapClass, Prepare, Section, Tile
@@ -249,6 +249,7 @@ def report_(
 
 evaluation_verbs.attach(app, _section)
 besides.attach(app)
+each.attach(app)
 alone_verbs.attach(app)
 tracking_verbs.attach(app)
 

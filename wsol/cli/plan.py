@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ RUN = "{dataset}/{model}/fold{fold}/seed{seed}"
 
 MAPS = RUN + "/{checkpoint}/{set}"
 """Path of one map set of one checkpoint; floors are the model `floors` with checkpoint `none` and set `floors`."""
+
+JOBS = 500
+"""Up to so many slides each has jobs of its own, above it several share one: planning takes Snakemake milliseconds per job."""
 
 FLOORS = {"model": "floors", "checkpoint": "none", "set": "floors"}
 
@@ -36,16 +40,22 @@ class Plan:
         """Splits whose maps are needed: those that are scored, and the validation split that thresholds and scales come from."""
         return list(dict.fromkeys(["valcl", *self.config.evaluate.splits]))
 
-    def units(self, fold: int, split: str) -> list[str]:
-        """File stems, below the map set, of all maps of one split: the split itself, or one per slide."""
-        if not self.by_slide:
-            return [split]
-        return [f"{split}/{slide}" for slide in self.slides.get((fold, split), [])]
-
     def part(self, fold: int, part: str) -> list[str]:
         """Slides of one role of a fold; of the part `training`, those that a training run reads."""
         roles = ("train", "valcl", "valpx") if part == "training" else (part,)
         return sorted({s for role in roles for s in self.slides.get((fold, role), [])})
+
+    @property
+    def slides_per_job(self) -> int:
+        """Slides of one job: as configured, else as many as keep all slides at `JOBS` jobs."""
+        return self.config.slides_per_job or max(1, math.ceil(len(self.paths) / JOBS))
+
+    def lots(self, slides: Sequence[str]) -> dict[str, list[str]]:
+        """Slides by the job that works on them: alone under their own name, several under a number."""
+        size = self.slides_per_job
+        if size == 1:
+            return {slide: [slide] for slide in slides}
+        return {f"{i // size:05d}": list(slides[i : i + size]) for i in range(0, len(slides), size)}
 
     def runs(self, floors: bool) -> list[dict[str, Any]]:
         """Wildcards of every evaluation, floors last."""

@@ -1,19 +1,23 @@
-"""A study with two damaged slides among eight, run by the workflow: done, it says so and ends with 1 until they are accepted."""
+"""Two damaged slides among eight, run by the workflow: it ends with 1 until they are accepted; then three slides a job."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 import yaml
 
 from wsol.data.sources.phantom import dataset
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+facts = run_path(str(Path(__file__).with_name("sameness.py")))["facts"]
 SNAKEMAKE = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
 ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
@@ -63,11 +67,22 @@ def test_two_bad_slides_among_eight(tmp_path):
         (path,) = results.glob(f"evaluate/tiny/{model}/**/test/scores.json")
         scores = json.loads(path.read_text())
         assert [one["slide"] for one in scores["failures"]] == [bad[1]]
-        for facts in scores["methods"].values():
-            assert set(facts["samples"]) == set(rows[rows["role"] == "test"]["sample"]) - set(bad)
+        for method in scores["methods"].values():
+            assert set(method["samples"]) == set(rows[rows["role"] == "test"]["sample"]) - set(bad)
 
     stamps = {p: p.stat().st_mtime_ns for p in results.glob("**/*.h5")}
     code, said = snakemake(tmp_path, report={"accepted": bad})
     assert code == 0, said
     assert {p: p.stat().st_mtime_ns for p in results.glob("**/*.h5")} == stamps
     assert sorted(one["slide"] for one in json.loads((results / "report/tiny/faults.json").read_text())) == sorted(bad)
+
+    alone = facts(results)
+    for name in ("tile", "localize", "evaluate", "heatmap"):
+        shutil.rmtree(results / name)
+    code, said = snakemake(tmp_path, report={"accepted": bad}, slides_per_job=3)
+    assert code == 0, said
+    together = facts(results)
+    assert json.loads((results / "tile/tiny.lots/00001").read_text()) == sorted(rows["sample"])[3:6]
+    assert {n: d for n, d in together.items() if not re.search(r"\.lots/|\.done", n)} == {
+        n: d for n, d in alone.items() if ".done" not in n
+    }
