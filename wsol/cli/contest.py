@@ -93,12 +93,12 @@ def _about(one: Source, entry: Entry) -> Iterator[None]:
 
 def scale_of(contest: Contest, one: Source, floor: bool) -> Scale:
     """The scale of one source. Stain floors have no range without validation rows: then the sigmoid, which keeps their order."""
-    from wsol.cli.scoring import fit_scale
+    from wsol.cli.scoring import Again, fit_scale
 
     kind = contest.settings.scale
     if floor and not contest.tuning and kind in ("fitted", "none"):
         kind = "probability"
-    validation = (one.read(e, contest.sizes[e.sample]) for e in contest.tuning)
+    validation = Again(lambda: (one.read(e, contest.sizes[e.sample]) for e in contest.tuning))
     return fit_scale(kind, validation, rectified=one.rectified, bounded=one.bounded)
 
 

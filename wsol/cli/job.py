@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsol.cli.classify import temperature
 from wsol.cli.schema import Evaluate
-from wsol.cli.scoring import Maps, Scale, fit_scale, laid, mask_of
+from wsol.cli.scoring import Again, Maps, Scale, fit_scale, laid, mask_of
 from wsol.cli.tuning import Split, Tuning, tune
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Job:
         """The scale of one method."""
         return fit_scale(
             kind,
-            (m for _, m in self.tuned.read(method)),
+            Again(lambda: (m for _, m in self.tuned.read(method))),
             rectified=self.rectified(method),
             bounded=self.floors and method in BOUNDED,
             temperature=self.temperature if kind == "temperature" else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,15 +68,25 @@ def cells(stored: StoredMap, rectified: bool) -> npt.NDArray[np.float32]:
     return np.maximum(values, 0) if rectified else values
 
 
-def span(values: list[npt.NDArray[np.float32]]) -> tuple[float, float]:
-    """`fit_range`, and (v, v + 1) for maps that are v everywhere: a dead map is scored as the constant it is."""
-    from wsol.evaluation import fit_range
+class Again:
+    """What can be gone through again and again, each time read anew: maps of thousands of slides are not held."""
 
-    flat = np.concatenate(values)
-    if flat.min() == flat.max():
-        return float(flat[0]), float(flat[0]) + 1.0
-    low, high = fit_range([flat])
-    return float(low), float(high)
+    def __init__(self, read: Callable[[], Iterable[Any]]) -> None:
+        """`read` begins anew each time it is called."""
+        self._read = read
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._read())
+
+
+def span(values: Iterable[npt.NDArray[np.float32]]) -> tuple[float, float]:
+    """`fit_range`, and (v, v + 1) for maps that are v everywhere: a dead map is scored as the constant it is."""
+    from wsol.evaluation import ConstantMaps, fit_range
+
+    try:
+        return fit_range(values)
+    except ConstantMaps as dead:
+        return dead.value, dead.value + 1.0
 
 
 def fit_scale(
@@ -93,7 +103,7 @@ def fit_scale(
 
     Args:
         kind: of `BADGE`.
-        validation: maps whose range `fitted` takes (no masks, no labels).
+        validation: maps whose range `fitted` takes (no masks, no labels); no iterator, they are read several times.
         rectified: whether ReLU comes first.
         bounded: the maps are in [0, 1] by construction, and stay as they are unless a range of their own is asked for.
         temperature: of `temperature`, fitted on validation labels; None where there are no logits to fit it on.
@@ -113,8 +123,8 @@ def fit_scale(
         return Scale(kind, rectified, ranges=_ranges(scored, rectified, slides or {}))
     if kind != "fitted":
         return Scale(kind, rectified)
-    values = [v for m in validation if (v := cells(m, rectified)).size]
-    if not values:
+    values = Again(lambda: (cells(m, rectified) for m in validation))
+    if not any(v.size for v in values):
         raise ValueError("scale: fitted needs maps of the validation split, and there are none; add validation samples")
     return Scale(kind, rectified, *span(values))
 

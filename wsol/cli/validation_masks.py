@@ -174,7 +174,7 @@ def mask_scores(
     found = {}
     for n in counts:
         some = [one for kind in (True, False) for one in [s for s in samples if s.file is kind][:n]]
-        scale = fit_scale("fitted", (m for one in some for m in drawn[one.sample]), rectified=False)
+        scale = fit_scale("fitted", [m for one in some for m in drawn[one.sample]], rectified=False)
         pairs = [pair for one in some for pair in zip(drawn[one.sample], one.masks, strict=True)]
         found[n] = float(PixelCounts.total([count_pixels(score(m, scale, mask.shape), mask) for m, mask in pairs]).pxap)
     return found

@@ -126,6 +126,7 @@ _WHERE = {
     "energy_pointing_game": "pointing",
     "pointing_game": "pointing",
     "flagged_area": "metrics",
+    "ConstantMaps": "scales",
     "fit_range": "scales",
     "pixel_intervals": "groups",
     "summarize": "summary",
