@@ -12,7 +12,8 @@ from wsol.cli.config import Evaluate, Prepare
 from wsol.cli.evaluate import evaluate
 from wsol.cli.files import read_json, write_json
 from wsol.cli.prepare import prepare
-from wsol.data import MapWriter, read_manifest, read_masks
+from wsol.cli.scoring import fit_scale
+from wsol.data import MapWriter, StoredMap, read_manifest, read_masks
 
 SIDE = 64
 KEY = {"dataset": "tiny", "model": "gap", "checkpoint": "last", "fold": 0, "seed": 0, "set": "fast", "split": "test"}
@@ -132,3 +133,17 @@ def test_min_max_of_each_image_belongs_to_the_survey():
 def test_a_source_that_cannot_choose_says_why(root):
     with pytest.raises(ValueError, match=r"threshold: conformal, but .*19"):
         scored(root, lambda s, m: m * 1.0, threshold="conformal")
+
+
+def test_the_range_of_a_slide_is_that_of_all_its_samples_in_whatever_order_they_come():
+    rng = np.random.default_rng(0)
+    where = {f"{slide}{i}": slide for slide in "abc" for i in range(4)}
+    drawn = {
+        name: StoredMap(rng.normal(size=(8, 9)).astype(np.float32), 0, None, (8, 9), None, "whole", 0.0)
+        for name in rng.permutation(list(where))[:-1]  # one could not be drawn
+    }
+    scale = fit_scale("per-slide", [], rectified=True, scored=iter(drawn.items()), slides=where)
+    assert set(scale.ranges) == set(drawn)
+    for name in drawn:
+        cells = [np.maximum(m.array, 0) for other, m in drawn.items() if where[other] == where[name]]
+        assert scale.ranges[name] == pytest.approx(tuple(np.percentile(cells, [0.5, 99.5])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ class Job:
             rectified=self.rectified(method),
             bounded=self.floors and method in BOUNDED,
             temperature=self.temperature if kind == "temperature" else None,
-            scored=[*self.scored.read(method), *self.tuned.read(method)] if kind == "per-slide" else (),
+            scored=chain(self.scored.read(method), self.tuned.read(method)) if kind == "per-slide" else (),
             slides={**dict(zip(self.rows["sample"], self.rows["slide"], strict=True)),
                     **dict(zip(self.tuning["sample"], self.tuning["slide"], strict=True))},
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -132,13 +133,24 @@ def fit_scale(
 def _ranges(
     scored: Iterable[tuple[str, StoredMap]], rectified: bool, slides: Mapping[str, str]
 ) -> dict[str, tuple[float, float]]:
-    """Sample -> range of all drawn cells of its slide; (0, 1) for a slide without any."""
-    groups: dict[str, list[npt.NDArray[np.float32]]] = {}
+    """Sample -> range of all drawn cells of its slide; (0, 1) for a slide without any. A slide is held until its last sample."""
     names: dict[str, str] = {}
+    groups: dict[str, list[npt.NDArray[np.float32]]] = {}
+    spans: dict[str, tuple[float, float]] = {}
+    left = Counter(slides.values())
+
+    def close(slide: str) -> None:
+        values = groups.pop(slide)
+        spans[slide] = span(values) if any(v.size for v in values) else (0.0, 1.0)
+
     for sample, stored in scored:
-        names[sample] = slides.get(sample, sample)
-        groups.setdefault(names[sample], []).append(cells(stored, rectified))
-    spans = {slide: span(values) if any(v.size for v in values) else (0.0, 1.0) for slide, values in groups.items()}
+        slide = names[sample] = slides.get(sample, sample)
+        groups.setdefault(slide, []).append(cells(stored, rectified))
+        left[slide] -= 1
+        if left[slide] == 0:
+            close(slide)
+    for slide in list(groups):  # others of its samples could not be drawn
+        close(slide)
     return {sample: spans[slide] for sample, slide in names.items()}
 
 
