@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from wsol.reporting import markdown, rows, write_csv
+from wsol.reporting import lines, markdown, rows, write_csv
 from wsol.reporting.table import plateau_width
 
 
@@ -89,6 +89,20 @@ def test_csv_holds_fractions_in_full(scores, tmp_path):
     assert [float(line["pxap_low"]) for line in lines] == [r.value("pxap").low for r in table]
     assert {line["badge_split_unit"] for line in lines} == {"image"}
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["board.csv"]
+
+
+def test_lines_are_the_csv_with_none_for_empty_cells(scores, tmp_path):
+    write_csv(tmp_path / "board.csv", rows(scores))
+    with open(tmp_path / "board.csv", newline="") as file:
+        written = list(csv.DictReader(file))
+    found = lines(scores)
+    assert len(found) == len(written) == 13
+    for line, row in zip(found, written, strict=True):
+        assert {name: "" if value is None else str(value) for name, value in line.items()} == {n: row[n] for n in line}
+        assert not any(row[name] for name in row.keys() - line.keys())
+    assert any(value is None for line in found for value in line.values())
+    with pytest.raises(ValueError, match="no scores of split 'valpx'"):
+        lines(scores, "valpx")
 
 
 def test_markdown_says_percent_and_floors(scores):

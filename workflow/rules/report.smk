@@ -21,12 +21,13 @@ rule report:
         runtime=growing(120),
     params:
         title=STUDY.report.title or DATASET,
+        pictures=STUDY.report.pictures,
         results=lambda w: R,
         scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
         probes=lambda w, input: " ".join(f"--probes {path}" for path in input.probes),
         command=" ".join(["snakemake --configfile", *(os.path.relpath(path) for path in workflow.configfiles)]),
     shell:
-        "wsol report --title {params.title:q} --command {params.command:q} --results {params.results} {params.scores} --audit {input.audit} {params.probes} --out {output.page} 2> {log}"
+        "wsol report --title {params.title:q} --command {params.command:q} --results {params.results} --pictures {params.pictures} {params.scores} --audit {input.audit} {params.probes} --out {output.page} 2> {log}"
 
 
 # The database is made once, before anything is logged: several processes creating it at once break it. It waits for all that is

@@ -22,14 +22,15 @@ def attach(app: typer.Typer) -> None:
 def table_(
     scores: Annotated[list[Path], typer.Argument(help="scores.json files", exists=True)],
     split: Annotated[str, typer.Option(help="valcl or test")] = "test",
+    as_json: Annotated[bool, typer.Option("--json", help="a JSON list, an object per row: fractions, with intervals")] = False,
 ) -> None:
-    """Print the leaderboard of some score files as Markdown.
+    """Print the leaderboard of some score files as Markdown, in percent.
 
     Example: wsol table results/evaluate/glas/*/fold0/seed0/*/*/test/scores.json
     """
-    from wsol.cli.report import table
+    from wsol.cli.report import records, table
 
-    typer.echo(table(scores, split))
+    typer.echo(json.dumps(records(scores, split), indent=1) if as_json else table(scores, split))
 
 
 def list_(
@@ -89,14 +90,23 @@ def _rehearse(file: Path, as_json: bool) -> None:
     typer.echo(f"{file}: good; {len(study.models)} models, {len(study.maps)} map sets, folds {study.folds}, seeds {study.seeds}")
 
 
-def where_(config: Annotated[Path, typer.Option(help="the study")] = Path("configs/demo.yaml")) -> None:
+def where_(
+    config: Annotated[Path, typer.Option(help="the study")] = Path("configs/demo.yaml"),
+    as_json: Annotated[bool, typer.Option("--json", help="a JSON object: what -> path")] = False,
+) -> None:
     """Say where the report, the heat maps and the dashboard of a study are.
 
     Example: wsol where --config my-study/study.yaml
     """
     from wsol.cli.report import where
 
-    typer.echo(where(load_config(config)))
+    found = where(load_config(config))
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    beside = {"heat maps": "/   (overlay .png, QuPath .geojson, pyramidal .ome.tiff)"}
+    typer.echo("\n".join(["", *(f"{what:<12} {path}{beside.get(what, '')}" for what, path in found.items())]))
+    typer.echo(f"{'dashboard':<12} make dashboard   (or: wsol dashboard), then open the address it prints")
 
 
 def faults_(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from wsol.cli.config import Config
 from wsol.cli.differences import arenas, differences, ranking, write_differences
@@ -90,15 +91,20 @@ def table(paths: list[Path], split: str) -> str:
     return markdown([read_json(path) for path in paths], split)
 
 
-def where(config: Config) -> str:
-    """Where the report, the heat maps and the dashboard of a study are."""
+def records(paths: list[Path], split: str) -> list[dict[str, Any]]:
+    """The same leaderboard for programs: an object per row, of the columns of leaderboard.csv."""
+    from wsol.reporting import lines
+
+    return lines([read_json(path) for path in paths], split)
+
+
+def where(config: Config) -> dict[str, str]:
+    """What a study makes for its reader -> where it is."""
     results, name = Path(config.results), config.prepare.name
-    return "\n".join(
-        [
-            "",
-            f"report     {results}/report/{name}/index.html",
-            f"heat maps  {results}/heatmap/{name}/   (overlay .png, QuPath .geojson, pyramidal .ome.tiff)",
-            f"numbers    {results}/report/{name}/leaderboard.csv, differences.csv",
-            "dashboard  make dashboard   (or: wsol dashboard), then open the address it prints",
-        ]
-    )
+    page = results / "report" / name
+    return {
+        "report": str(page / "index.html"),
+        "leaderboard": str(page / "leaderboard.csv"),
+        "differences": str(page / "differences.csv"),
+        "heat maps": str(results / "heatmap" / name),
+    }

@@ -296,6 +296,9 @@ class Report(Section):
     """The page."""
 
     title: str = Field("", description="title of the page; empty: the name of the dataset")
+    pictures: int = Field(
+        48, ge=0, description="samples of each split shown with their maps: best, median and worst, then others evenly between"
+    )
     accepted: list[Name] = Field(
         default_factory=list, description="slides known to be unusable, for which a study does not end with an exit code of 1"
     )

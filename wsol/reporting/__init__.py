@@ -13,6 +13,7 @@ _WHERE = {
     "Row": "table",
     "Value": "table",
     "rows": "table",
+    "lines": "export",
     "markdown": "export",
     "write_csv": "export",
     "sentences": "verdict",

@@ -59,15 +59,29 @@ def _line(row: Row) -> dict[str, Any]:
     return line | {f"badge_{name}": " / ".join(words) for name, words in row.badges.items()}
 
 
+def lines(scores: Iterable[Mapping[str, Any]], split: str = "test") -> list[dict[str, Any]]:
+    """The table of one split for programs: the columns of the CSV, None where it has an empty cell.
+
+    Raises:
+        ValueError: no row is about this split.
+    """
+    return [{name: None if value == "" else value for name, value in _line(row).items()} for row in _of(scores, split)]
+
+
+def _of(scores: Iterable[Mapping[str, Any]], split: str) -> list[Row]:
+    found = [row for row in rows(scores) if row.split == split]
+    if not found:
+        raise ValueError(f"no scores of split {split!r}")
+    return found
+
+
 def markdown(scores: Iterable[Mapping[str, Any]], split: str = "test") -> str:
     """The table of one split for documents, in percent, floors at its end; numbers with interval or spread, badges below.
 
     Raises:
         ValueError: no row is about this split.
     """
-    table = [row for row in rows(scores) if row.split == split]
-    if not table:
-        raise ValueError(f"no scores of split {split!r}")
+    table = _of(scores, split)
     classes = [c for c in table[0].classes if any(r.value(f"pxap:{c}").mean is not None for r in table)]
     many = any(r.value("flagged_area").mean is not None for r in table)
     head = [
