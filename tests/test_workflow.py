@@ -54,6 +54,14 @@ def test_the_demo_plans_every_job_from_the_root(tmp_path):
     assert jobs == {**expected, "total": sum(expected.values())}
 
 
+def test_the_default_profile_is_found_from_any_folder(tmp_path):
+    """Without it a killed run wants `--rerun-incomplete`, and the first failure ends a study."""
+    said = snakemake(tmp_path, "--dry-run", "--quiet", "all").stderr
+    assert f"Using workflow specific profile {ROOT / 'profiles/default'}" in said
+    profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    assert (profile["rerun-incomplete"], profile["keep-going"]) == (True, True)
+
+
 def test_the_grid_multiplies_and_from_is_an_edge(tmp_path):
     study = write(
         tmp_path,
@@ -120,7 +128,7 @@ def test_a_killed_run_goes_on_and_a_second_call_has_nothing_to_do(tmp_path):
     assert tiled, (tmp_path / "out").read_text()
     assert not list(tmp_path.glob("results/report/**/*.html"))
     assert snakemake(tmp_path, "--unlock", "--configfile", study).returncode == 0
-    done = snakemake(tmp_path, "--rerun-incomplete", "--configfile", study)
+    done = snakemake(tmp_path, "--configfile", study)
     logs = "\n".join(p.read_text() for p in tmp_path.glob("logs/**/*.log"))
     assert done.returncode == 0, done.stderr + logs
     page = tmp_path / "results/report/tiny/index.html"
