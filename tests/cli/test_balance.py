@@ -27,7 +27,7 @@ def handed(tiled, monkeypatch):
         monkeypatch.setattr("wsol.training.fit", fit, raising=False)
         how = {"batch_size": 2, "tiles_per_bag": 3, "crop": 32, "color_jitter": 0.0, "stain_jitter": 0.0, **(how or {})}
         settings = {"weights": None, "name": "m", "train": how, **model}
-        where = {"manifest": tiled / f"{source}.parquet", "out": tiled / "run", "parent": None}
+        where = {"manifest": tiled / f"{source}.parquet", "out": tiled / "run", "parents": []}
         train(settings, fold=0, seed=0, tiles=tiled / "tiles", keep=[keep], threads=1, **where)
         return {**seen, "record": json.loads((tiled / "run" / "run.json").read_text())}
 

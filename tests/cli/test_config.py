@@ -104,6 +104,8 @@ def test_a_models_own_training_settings_win():
     assert model_settings(config, "child")["train"]["crop"] == 64
     assert model_settings(config, "gap")["train"]["epochs"] == 9
     assert config.lineage("child") == ["child", "gap"]
+    many = {**STUDY["models"], "lse": {"head": "lse"}, "r": {"from": ["child", "lse"], "head": "readout", "strategy": "readout"}}
+    assert load_config(study(models=many)).lineage("r") == ["r", "child", "gap", "lse"]
 
 
 def test_map_entries_become_ids_with_methods():
@@ -151,7 +153,12 @@ def test_a_model_draws_its_own_map_sets_or_all():
 
 def test_what_is_known_of_heads_and_strategies_without_torch_is_so():
     heads = {name: resolve("head", name, HEADS, "wsol.models") for name in HEADS}
-    drawn = {name: "masks" if hasattr(kind, "mask") else "pixels" for name, kind in heads.items() if issubclass(kind, PixelHead)}
+    special = {"mask": "masks", "read": "a readout"}
+    drawn = {
+        name: next((what for part, what in special.items() if hasattr(kind, part)), "pixels")
+        for name, kind in heads.items()
+        if issubclass(kind, PixelHead)
+    }
     assert drawn == DECODERS
     net = SimpleNamespace(head=heads["gap"](4, 2), backbone=torch.nn.Identity(), between={}, stage_number=int)
     refused, taught = [], []

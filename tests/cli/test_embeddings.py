@@ -22,7 +22,7 @@ def fitted(tiled, tmp_path):
             "name": out, "weights": None, "head": "gap", **model,
             "train": {"epochs": 3, "batch_size": 2, "tiles_per_bag": 3, "bf16": False, "lr": 1e-3, "device": "cpu", **how},
         }  # fmt: skip
-        where = {"manifest": tiled / f"{source}.parquet", "out": tmp_path / out, "tiles": tiled / "tiles", "parent": None}
+        where = {"manifest": tiled / f"{source}.parquet", "out": tmp_path / out, "tiles": tiled / "tiles", "parents": []}
         verb.train(settings, fold=0, seed=0, keep=[keep], threads=1, **where)
         return load_checkpoint(tmp_path / out / f"{keep}.safetensors"), (tmp_path / out / "history.csv").read_text()
 

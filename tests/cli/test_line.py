@@ -53,7 +53,7 @@ def line(tmp_path_factory):
         "train": {"epochs": 2, "batch_size": 3, "crop": 64, "bf16": False},
     }
     train(
-        settings, manifest=root / "m.parquet", out=root / "run", fold=0, seed=0, tiles=None, parent=None, keep=["b-cl"], threads=1
+        settings, manifest=root / "m.parquet", out=root / "run", fold=0, seed=0, tiles=None, parents=[], keep=["b-cl"], threads=1
     )
     for split in ("valcl", "test"):
         localize(

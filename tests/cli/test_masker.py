@@ -54,7 +54,7 @@ def root(tmp_path_factory):
 def fit(root, name, parent):
     settings = {**model_settings(load_config(STUDY), name), "name": name}
     train(
-        settings, manifest=root / "m.parquet", out=root / name, fold=0, seed=0, tiles=None, parent=parent,
+        settings, manifest=root / "m.parquet", out=root / name, fold=0, seed=0, tiles=None, parents=[parent] if parent else [],
         keep=["b-cl", "last"], threads=1,
     )  # fmt: skip
 

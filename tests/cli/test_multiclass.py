@@ -40,7 +40,7 @@ def line(tmp_path_factory):
     options = {"sheet": str(root / "sheet.csv"), "classes": NAMES, "positive": ["necrosis"], "valpx": 2}
     prepare(Prepare(name="three", source="images", options=options), manifest=root / "m.parquet", masks=root / "k.parquet")
     how = {"epochs": 2, "batch_size": 3, "crop": 64, "bf16": False, "balance": "loss", "device": "cpu"}
-    where = {"manifest": root / "m.parquet", "out": root / "run", "tiles": None, "parent": None}
+    where = {"manifest": root / "m.parquet", "out": root / "run", "tiles": None, "parents": []}
     settings = {"name": "gap", "head": "gap", "weights": None, "output_stride": 16, "train": how}
     train(settings, fold=0, seed=0, keep=["b-cl"], threads=1, **where)
     for split in ("valcl", "test"):

@@ -29,7 +29,7 @@ METHODS = {"methods": [{"id": "cam", "method": "cam", "options": {}}]}
 
 
 def run(root, out="run", settings=SETTINGS, **more):
-    where = {"manifest": root / "m.parquet", "out": root / out, "tiles": None, "parent": None, "fold": 0, "seed": 0}
+    where = {"manifest": root / "m.parquet", "out": root / out, "tiles": None, "parents": [], "fold": 0, "seed": 0}
     train(settings, **where, keep=["b-cl"], threads=1, **more)
 
 

@@ -123,7 +123,7 @@ def fitted(root, name, **model):
         "name": name, "weights": None, "freeze_bn": False, "output_stride": 32, **model,
         "train": {"epochs": 1, "batch_size": 2, "crop": 64, "bf16": False, "lr": 1e-3},
     }  # fmt: skip
-    where = {"manifest": root / "m.parquet", "out": root / name, "tiles": None, "parent": None}
+    where = {"manifest": root / "m.parquet", "out": root / name, "tiles": None, "parents": []}
     train(settings, fold=0, seed=0, keep=["last"], threads=1, **where)
     drawn(root, name, "test")
     with MapReader(root / name / "test.h5") as reader:

@@ -50,7 +50,13 @@ def fitted(root, out, *, masks=None, parent=None, keep="b-cl", epochs=1, **model
         "name": out, "head": "decoded", "head_options": {"width": 8}, "weights": None, "freeze_bn": False, "output_stride": 16,
         "train": {"epochs": epochs, "batch_size": 3, "crop": 64, "bf16": False, "lr": 1e-3}, **model,
     }  # fmt: skip
-    where = {"manifest": root / "m.parquet", "out": root / out, "tiles": None, "parent": parent, "masks": masks}
+    where = {
+        "manifest": root / "m.parquet",
+        "out": root / out,
+        "tiles": None,
+        "parents": [parent] if parent else [],
+        "masks": masks,
+    }
     train(settings, fold=0, seed=0, keep=[keep], threads=1, **where)
     return json.loads((root / out / "run.json").read_text())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsol.cli.teacher import inherit
+from wsol.cli.teacher import inherit, seed_maps
 from wsol.models import build_localizer
 
 
@@ -35,3 +35,14 @@ def test_a_classifier_is_taken_over_through_decoders(parent, child, given, taken
     inherit(ours, theirs, "parent.safetensors")
     assert same(taken(ours), given(theirs))
     assert same(ours.backbone, theirs.backbone)
+
+
+def test_several_teachers_say_the_mean_of_their_probabilities():
+    nets, images, labels = [built("gap", 1), built("gap", 2)], torch.rand(2, 3, 64, 64), torch.tensor([0, 1])
+    place = torch.device("cpu")
+    each = [seed_maps([net], "cam", place)(images, labels) for net in nets]
+    assert torch.equal(each[0], nets[0](images).maps[range(2), labels])  # one says what it says, without a squash
+    mean = seed_maps(nets, "cam", place)(images, labels)
+    assert torch.allclose(mean.sigmoid(), (each[0].sigmoid() + each[1].sigmoid()) / 2, atol=1e-6)
+    with pytest.raises(ValueError, match="name it in `from`"):
+        seed_maps([], "cam", place)

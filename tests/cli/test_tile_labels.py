@@ -73,7 +73,7 @@ def test_a_training_on_labeled_tiles_says_so(cut, tmp_path, tiles):
         "name": "t", "weights": None, "freeze_bn": False, "output_stride": 32, "tiles": tiles,
         "train": {"epochs": 1, "batch_size": 16, "tiles_per_bag": 2, "bf16": False},
     }  # fmt: skip
-    where = {"manifest": cut / "m.parquet", "out": tmp_path, "tiles": cut / "tiles", "parent": None}
+    where = {"manifest": cut / "m.parquet", "out": tmp_path, "tiles": cut / "tiles", "parents": []}
     train(settings, fold=0, seed=0, keep=["last"], threads=1, **where)
     record = json.loads((tmp_path / "run.json").read_text())
     assert (record["supervision"], record["masks"]) == ("tile label from annotation", 0)

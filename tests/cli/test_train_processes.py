@@ -51,7 +51,7 @@ def sheet(tmp_path_factory):
 def here(sheet, out, **changes):
     """In this process."""
     train(
-        {**MODEL, "train": {**TRAIN, **changes}}, manifest=sheet / "m.parquet", out=out, fold=0, seed=0, tiles=None, parent=None,
+        {**MODEL, "train": {**TRAIN, **changes}}, manifest=sheet / "m.parquet", out=out, fold=0, seed=0, tiles=None, parents=[],
         keep=["b-cl", "last"], threads=1,
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from wsol.models import build_localizer, save_checkpoint
 
 
 def run(tiled, out, parent=None, **model):
-    where = {"manifest": tiled / "images.parquet", "out": out, "tiles": None, "parent": parent}
+    where = {"manifest": tiled / "images.parquet", "out": out, "tiles": None, "parents": [parent] if parent else []}
     settings = {"weights": None, "output_stride": 32, "train": {"crop": 32, "epochs": 1}, **model}
     train(settings, fold=0, seed=0, keep=["last"], threads=1, **where)
 
@@ -74,6 +74,6 @@ def test_seeds_are_no_option():
     net = build_localizer("efficientnet_lite0", "gap", 2, weights=None)
     model = Model(head="decoded", strategy="negev", strategy_options={"seeds": "grad-cam"})
     with pytest.raises(ValueError, match="the key `seeds` of the model names the map method"):
-        strategy_of(model, Train(), net, None)
-    seeds = strategy_of(model.model_copy(update={"strategy_options": {}}), Train(), net, None).seeds
+        strategy_of(model, Train(), [net], None)
+    seeds = strategy_of(model.model_copy(update={"strategy_options": {}}), Train(), [net], None).seeds
     assert seeds(torch.rand(1, 3, 64, 64), torch.tensor([1])).shape == (1, 2, 2)

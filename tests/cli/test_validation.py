@@ -55,7 +55,7 @@ def sheet(tmp_path_factory):
 
 
 def trained(root, out, keep, **more):
-    options = {"fold": 0, "seed": 0, "tiles": None, "parent": None, "threads": 1, "masks": root / "k.parquet", **more}
+    options = {"fold": 0, "seed": 0, "tiles": None, "parents": [], "threads": 1, "masks": root / "k.parquet", **more}
     train(SETTINGS, manifest=root / "m.parquet", out=root / out, keep=keep, **options)
     with open(root / out / "history.csv", newline="") as file:
         return json.loads((root / out / "run.json").read_text()), list(csv.DictReader(file))

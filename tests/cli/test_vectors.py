@@ -54,7 +54,7 @@ def embedded(tiled, encoder, tmp_path_factory):
 def fitted(tiled, tmp_path):
     def run(out, tiles, how=None, keep="b-cl", **model):
         settings = {"name": out, "weights": None, "output_stride": 16, **model, "train": {**HOW, **(how or {})}}
-        where = {"manifest": tiled / "slides.parquet", "out": tmp_path / out, "tiles": tiles, "parent": None}
+        where = {"manifest": tiled / "slides.parquet", "out": tmp_path / out, "tiles": tiles, "parents": []}
         verb.train(settings, fold=0, seed=0, keep=[keep], threads=1, **where)
         return load_checkpoint(tmp_path / out / "b-cl.safetensors")
 

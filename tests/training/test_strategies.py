@@ -10,7 +10,7 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-OWN_HEAD = ("masker", "negev", "pixelcam", "f-cam", "unet")
+OWN_HEAD = ("masker", "negev", "pixelcam", "f-cam", "unet", "readout")
 """Strategies that train a head of their own kind and refuse others: their files have the laws."""
 
 

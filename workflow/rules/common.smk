@@ -86,12 +86,10 @@ def one_of(names):
     return "|".join(map(re.escape, sorted(names))) or "(?!)"
 
 
-def parent_checkpoint(w):
-    parent = STUDY.models[w.model].parent
-    if parent is None:
-        return []
-    run = RUN.format(dataset=w.dataset, model=parent, fold=w.fold, seed=w.seed)
-    return f"{R}/train/{run}/{STUDY.kept(parent)[0]}.safetensors"
+def parent_checkpoints(w):
+    """The checkpoint of each model that this one is trained from."""
+    run = {name: RUN.format(dataset=w.dataset, model=name, fold=w.fold, seed=w.seed) for name in STUDY.models[w.model].parents}
+    return [f"{R}/train/{place}/{STUDY.kept(name)[0]}.safetensors" for name, place in run.items()]
 
 
 def training_masks(w):

@@ -2,7 +2,7 @@ rule train:
     input:
         manifest=rules.prepare.output.manifest,
         tiles=lambda w: tiled(w.fold, "training"),
-        parent=parent_checkpoint,
+        parents=parent_checkpoints,
         masks=training_masks,
     output:
         checkpoints=expand(f"{R}/train/{RUN}/{{checkpoint}}.safetensors", checkpoint=STUDY.checkpoints, allow_missing=True),
@@ -27,13 +27,13 @@ rule train:
         processes=processes,
         settings=run_settings,
         keep=lambda w: ",".join(STUDY.kept(w.model)),
-        parent=lambda w, input: f"--parent {input.parent}" if input.get("parent") else "",
+        parents=lambda w, input: " ".join(f"--parent {path}" for path in input.parents),
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
         selection=selected_class(),
         out=lambda w, output: os.path.dirname(output.history),
     shell:
-        "{params.start}wsol train --manifest {input.manifest} {params.tiles} {params.parent} {params.masks} {params.selection} --fold {wildcards.fold} --seed {wildcards.seed}"
+        "{params.start}wsol train --manifest {input.manifest} {params.tiles} {params.parents} {params.masks} {params.selection} --fold {wildcards.fold} --seed {wildcards.seed}"
         " --settings {params.settings:q} --keep {params.keep} --threads $((({threads} + {params.processes} - 1) / {params.processes})) --out {params.out} 2> {log}"
 
 

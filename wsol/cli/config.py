@@ -108,7 +108,7 @@ class Config(Section):
     def _suits(self, name: str) -> None:
         """Raise unless the strategy of a model has what it learns from, and the model fits the one that it starts from."""
         from wsol.data import KINDS
-        from wsol.training import INHERITED, MASKED, TAUGHT
+        from wsol.training import INHERITED, MASKED, TAUGHT, UNTUNED
 
         model, kind = self.models[name], KINDS[self.prepare.source]
         if model.strategy in MASKED and kind == "slides":
@@ -121,12 +121,15 @@ class Config(Section):
             raise ValueError(f"models.{name}.train.embeddings: images are drawn as fresh crops; only tiles can be encoded once")
         if model.tiles != "bags":
             self._labels_tiles(name, kind)
-        if model.parent is None and model.strategy in TAUGHT:
+        if not model.parents and model.strategy in TAUGHT:
             raise ValueError(f"models.{name}.from: strategy {model.strategy!r} learns from a trained model: name it here")
-        if model.parent is not None and self.models[model.parent].backbone != model.backbone:
+        if len(model.parents) > 1 and model.strategy not in TAUGHT:
+            raise ValueError(f"models.{name}.from: strategy {model.strategy!r} learns from no maps; name one model to start from")
+        first = next(iter(model.parents), None)
+        if first and model.strategy not in UNTUNED and self.models[first].backbone != model.backbone:
             raise ValueError(
-                f"models.{name}.backbone: {model.backbone!r}, but `from` names {model.parent!r}, whose backbone is "
-                f"{self.models[model.parent].backbone!r}; a model starts from the weights of its parent: take the same one"
+                f"models.{name}.backbone: {model.backbone!r}, but `from` names {first!r}, whose backbone is "
+                f"{self.models[first].backbone!r}; a model starts from the weights of its parent: take the same one"
             )
 
     def _labels_tiles(self, name: str, kind: str) -> None:
@@ -145,19 +148,23 @@ class Config(Section):
             raise ValueError(f"{place} draws single tiles, train.embeddings are of bags: leave one out")
 
     def lineage(self, name: str) -> list[str]:
-        """`name` and the models it descends from, nearest first.
+        """`name` and the models it descends from, each before its own parents.
 
         Raises:
             ValueError: a `from` names an unknown model, or the edges run in a circle.
         """
-        line = [name]
-        while (parent := self.models[line[-1]].parent) is not None:
+        return list(dict.fromkeys(one for line in self._lines([name]) for one in line))
+
+    def _lines(self, line: list[str]) -> list[list[str]]:
+        """Every way from a model, the first of `line`, to one without parents."""
+        found = []
+        for parent in self.models[line[-1]].parents:
             if parent not in self.models:
                 raise ValueError(closest("model", parent, self.models) + f"; named by models.{line[-1]}.from")
             if parent in line:
                 raise ValueError(f"models: `from` runs in a circle: {' -> '.join([*line, parent])}")
-            line.append(parent)
-        return line
+            found += self._lines([*line, parent])
+        return found or [line]
 
     def _have_defects(self, name: str) -> None:
         models = {n: m.model_dump(by_alias=True) for n, m in self.models.items()}

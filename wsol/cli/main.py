@@ -95,7 +95,10 @@ def train_(
     fold: Fold = 0,
     seed: Annotated[int, typer.Option(help="seed of the run", min=0)] = 0,
     tiles: Annotated[Path | None, typer.Option(help="folder of tile tables (slide datasets)")] = None,
-    parent: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
+    parent: Annotated[
+        list[Path] | None,
+        typer.Option(help="checkpoint to start from, or to learn maps from: once per model of `from`", exists=True),
+    ] = None,
     keep: Annotated[
         str, typer.Option(help="checkpoints to keep, with commas: see `checkpoints` in docs/configuration.md")
     ] = "b-cl",
@@ -129,7 +132,7 @@ def train_(
         fold=fold,
         seed=seed,
         tiles=tiles,
-        parent=parent,
+        parents=parent or [],
         keep=keep.split(","),
         threads=threads,
         masks=masks,

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from wsol._names import closest
 from wsol.cams import METHODS
-from wsol.cli.published import ModelDefect
+from wsol.cli.published import ModelDefect, parents
 from wsol.cli.schema import Name, Section
 from wsol.models import BACKBONES, DECODERS, HEADS, backbone_entry
 from wsol.training import DECODED, STRATEGIES
@@ -31,8 +31,12 @@ class Model(Section):
     freeze_bn: bool = Field(True, description="keep batch-norm statistics: live ones do not follow in short fine-tuning")
     strategy: str = Field("classify", validate_default=True, description="`wsol list strategies`")
     strategy_options: dict[str, Any] = Field(default_factory=dict, description="options of the strategy")
-    parent: str | None = Field(None, alias="from", description="name of the model whose checkpoint this one starts from")
-    seeds: str = Field("cam", description="map method of the `from` model that strategies with pixel seeds learn from")
+    parent: str | list[Name] | None = Field(
+        None, alias="from",
+        description="name of the model whose checkpoint this one starts from; of several, as a list, the first, and strategies "
+        "that learn from maps see the mean of all",
+    )  # fmt: skip
+    seeds: str = Field("cam", description="map method of the `from` models that strategies with pixel seeds learn from")
     shuffle_labels: bool = Field(
         False, description="train on labels dealt out at random: a control that must not localize, badged as such"
     )
@@ -53,6 +57,11 @@ class Model(Section):
     maps: list[Name] = Field(
         default_factory=list, description="map sets drawn with this model; empty: all (some methods need a head of their own)"
     )
+
+    @property
+    def parents(self) -> list[str]:
+        """The models that `from` names."""
+        return parents(self.parent)
 
     @field_validator("backbone", "head", "strategy", "seeds")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from wsol.cli.model import Model
@@ -33,8 +33,8 @@ def net_of(model: Model, classes: int, seed: int) -> Localizer:
     )
 
 
-def strategy_of(model: Model, how: Train, teacher: Localizer | None, class_weights: list[float] | None) -> Strategy:
-    """The strategy of one model; the maps of its parent are its seeds, where it asks for some.
+def strategy_of(model: Model, how: Train, teachers: Sequence[Localizer], class_weights: list[float] | None) -> Strategy:
+    """The strategy of one model; the maps of its parents are its seeds, where it asks for some.
 
     Raises:
         OptionError: an option that the strategy does not have, or a value of another kind.
@@ -55,9 +55,9 @@ def strategy_of(model: Model, how: Train, teacher: Localizer | None, class_weigh
             )
         given["class_weights"] = class_weights
     if "seeds" in known:
-        given["seeds"] = seed_maps(teacher, model.seeds, choose_device(how.device))
+        given["seeds"] = seed_maps(teachers, model.seeds, choose_device(how.device))
     strategy: Strategy = build_strategy(model.strategy, **given)
-    if strategy.needs_parent and teacher is None:
+    if strategy.needs_parent and not teachers:
         raise ValueError(
             f"strategy {model.strategy!r} explains a classifier and leaves it as it is: name a trained model in `from` (--parent)"
         )

@@ -55,12 +55,17 @@ EvaluationDefect = Annotated[str, _of(IN_EVALUATION, "defect of the evaluation")
 
 def concerns(defect: str, name: str, models: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a defect changes a model: it lies in one of its parts, or in a model that it descends from."""
-    line: list[str] = []
-    at: Any = name
-    while at in models and at not in line:  # a study whose edges run in a circle is refused elsewhere
-        line.append(at)
-        at = models[at].get("from")
+    line, left = [], [name]
+    while left:
+        if (at := left.pop()) in models and at not in line:  # a study whose edges run in a circle is refused elsewhere
+            line.append(at)
+            left += parents(models[at].get("from"))
     return any(IN_MODELS[defect].within(models[one]) for one in line)
+
+
+def parents(said: Any) -> list[str]:
+    """What `from` names: nothing, a model, or several."""
+    return [said] if isinstance(said, str) else list(said or [])
 
 
 def spread(study: dict[str, Any]) -> dict[str, Any]:
@@ -93,9 +98,9 @@ def spread(study: dict[str, Any]) -> dict[str, Any]:
 
 
 def _twin(model: Mapping[str, Any], defect: str, plain: list[str]) -> dict[str, Any]:
-    """The same model with a defect; it descends from the twin of its parent where that has one."""
-    parent = model.get("from")
-    return {**model, "as_published": [defect], **({"from": f"{parent}+{defect}"} if parent in plain else {})}
+    """The same model with a defect; it descends from the twins of its parents where these have some."""
+    line = [f"{name}+{defect}" if name in plain else name for name in parents(model.get("from"))]
+    return {**model, "as_published": [defect], **({"from": line if len(line) > 1 else line[0]} if line else {})}
 
 
 def require_place(defects: Collection[str], head: str, strategy: str, inherited: Collection[str]) -> None:

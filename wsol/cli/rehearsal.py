@@ -20,6 +20,7 @@ from wsol.cli.plan import require_folds, source_options
 from wsol.cli.schema import Train
 from wsol.cli.teacher import inherit
 from wsol.cli.vectors import stored_width
+from wsol.training import UNTUNED
 
 if TYPE_CHECKING:
     from wsol.data import Batch
@@ -96,14 +97,14 @@ class _Rehearsal:
         """One model: its net, its strategy, a step, and its maps."""
         model = with_defects(self.study.models[name], self.study.defects(name))
         net = self._net(name, model)
-        teacher = self.nets.get(model.parent or "")
-        if net is None or (model.parent and teacher is None):  # what is wrong with the parent has been said
+        teachers = [self.nets[one] for one in model.parents if one in self.nets]
+        if net is None or len(teachers) < len(model.parents):  # what is wrong with a parent has been said
             return
         self.nets[name] = net
         with self.at(f"models.{name}.from"):
-            if teacher is not None:
-                inherit(net, teacher, str(model.parent))
-        strategy = self._strategy(name, model, teacher)
+            if teachers and model.strategy not in UNTUNED:
+                inherit(net, teachers[0], model.parents[0])
+        strategy = self._strategy(name, model, teachers)
         if strategy is not None:
             self._step(name, net, strategy)
         self._maps(name, net)
@@ -132,15 +133,15 @@ class _Rehearsal:
                 return net
         return None
 
-    def _strategy(self, name: str, model: Model, teacher: Localizer | None) -> Strategy | None:
+    def _strategy(self, name: str, model: Model, teachers: list[Localizer]) -> Strategy | None:
         """The strategy of a model; None where it cannot be built."""
         how = self._how(name)
         strategy = None
         with self.at(f"models.{name}.strategy_options"):
-            strategy = strategy_of(model, how, teacher, None)
+            strategy = strategy_of(model, how, teachers, None)
         if strategy is not None and how.balance == "loss":
             with self.at(f"models.{name}.train.balance"):
-                strategy = strategy_of(model, how, teacher, [1.0] * self.classes)
+                strategy = strategy_of(model, how, teachers, [1.0] * self.classes)
         return strategy
 
     def _step(self, name: str, net: Localizer, strategy: Strategy) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,20 +33,34 @@ def inherit(net: Localizer, parent: Localizer, path: str) -> None:
 
 
 def seed_maps(
-    teacher: Localizer | None, method: str, device: torch.device
+    teachers: Sequence[Localizer], method: str, device: torch.device
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """(images (b, 3, H, W), labels (b,)) -> the teacher's raw maps of those classes, (b, h, w), on the images' device.
+    """(images (b, 3, H, W), labels (b,)) -> raw maps of those classes, (b, h, w), on the images' device.
+
+    Those of one teacher as they are; of several the logit of the mean of their sigmoids, at the size of the first's.
 
     Raises:
         ValueError: there is no teacher.
     """
-    if teacher is None:
+    if not teachers:
         raise ValueError("this strategy learns from the maps of a trained model: name it in `from`")
-    teacher.eval().requires_grad_(False).to(device)
+    for teacher in teachers:
+        teacher.eval().requires_grad_(False).to(device)
 
     def draw(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         from wsol.cams import cam
 
-        return cam(method, teacher, images.float(), labels)
+        maps = [cam(method, teacher, images.float(), labels) for teacher in teachers]
+        return maps[0] if len(maps) == 1 else _mean(maps)
 
     return draw
+
+
+def _mean(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The logit of the mean probability of maps (b, h, w), each resized (bilinear) to the first."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    size = maps[0].shape[-2:]
+    each = [interpolate(m[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0].sigmoid() for m in maps]
+    return torch.stack(each).mean(0).logit(eps=1e-6)

@@ -39,7 +39,7 @@ def train(
     fold: int,
     seed: int,
     tiles: Path | None,
-    parent: Path | None,
+    parents: list[Path],
     keep: list[str],
     threads: int,
     masks: Path | None = None,
@@ -54,7 +54,7 @@ def train(
         fold: of the split.
         seed: of the initial head, the order of samples, crops and jitter.
         tiles: folder of tile tables, for slide datasets.
-        parent: checkpoint whose weights the net starts from.
+        parents: checkpoints; the net starts from the weights of the first, and where it learns from maps, from those of all.
         keep: names of the checkpoints to write.
         threads: CPU threads.
         masks: of `wsol prepare`; of training samples they are opened only for a strategy that is supervised by masks,
@@ -70,14 +70,14 @@ def train(
 
     torch.set_num_threads(threads)
     keep_freed_memory()
-    model, how = _parsed(settings, parent)
+    model, how = _parsed(settings, parents)
     ranks = _processes(how)
     listing = read_manifest(manifest)
     net = net_of(model, len(listing.classes), seed)
-    teacher = _teacher(net, parent)
+    teachers = _teachers(net, model, parents)
     told = supervise(listing, fold, model, "masks" if model.strategy in MASKED else "labels", masks, seed)
     drawn, fixed = _streams(listing, told, model, how, tiles, seed)
-    strategy = strategy_of(model, how, teacher, _class_weights(how, drawn, len(listing.classes)))
+    strategy = strategy_of(model, how, teachers, _class_weights(how, drawn, len(listing.classes)))
     if listing.multilabel:
         require_several(net, strategy, model, map_class)
     criteria = _criteria(keep, strategy)
@@ -108,7 +108,7 @@ def train(
         **how.model_dump(include=FITTED), bf16=bf16, seed=seed, ranks=ranks,
         state_path=out / ".state", history_path=out / "history.csv",
         fingerprint={
-            "settings": settings, "fold": fold, "parent": str(parent), "map_class": map_class, "encoder": encoder,
+            "settings": settings, "fold": fold, "parents": list(map(str, parents)), "map_class": map_class, "encoder": encoder,
             **{k: file_hash(path) for k, path in inputs.items()},
         },
     )  # fmt: skip
@@ -121,26 +121,26 @@ def train(
     ranks.leave()
 
 
-def _parsed(settings: dict[str, Any], parent: Path | None) -> tuple[Model, Train]:
+def _parsed(settings: dict[str, Any], parents: list[Path]) -> tuple[Model, Train]:
     """The settings of a run, checked."""
     from wsol.models import checkpoint_recipe
 
     model = parse(Model, {k: v for k, v in settings.items() if k not in ("train", "tile", "name")}, "settings")
     how = parse(Train, settings.get("train", {}), "settings.train")
     parse(Tile, settings.get("tile", {}), "settings.tile")
-    told = checkpoint_recipe(parent)[1].get("settings", {}) if parent is not None else {}
-    return with_defects(model, told.get("as_published", [])), how
+    told = [checkpoint_recipe(path)[1].get("settings", {}) for path in parents]
+    return with_defects(model, [defect for one in told for defect in one.get("as_published", [])]), how
 
 
-def _teacher(net: Localizer, parent: Path | None) -> Localizer | None:
-    """The model at `parent`, whose weights the net has from now on."""
+def _teachers(net: Localizer, model: Model, parents: list[Path]) -> list[Localizer]:
+    """The models at `parents`; from now on the net has the weights of the first, unless it keeps a backbone of its own."""
     from wsol.models import load_checkpoint
+    from wsol.training import UNTUNED
 
-    if parent is None:
-        return None
-    teacher = load_checkpoint(parent)
-    inherit(net, teacher, str(parent))
-    return teacher
+    teachers = [load_checkpoint(path) for path in parents]
+    if teachers and model.strategy not in UNTUNED:
+        inherit(net, teachers[0], str(parents[0]))
+    return teachers
 
 
 def _processes(how: Train) -> Ranks:

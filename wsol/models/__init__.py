@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wsol.models.heads.base import Head as Head
     from wsol.models.heads.decoders import PixelHead as PixelHead
     from wsol.models.heads.peaks import local_maxima as local_maxima
+    from wsol.models.heads.readout import Readout as Readout
     from wsol.models.localizer import Features as Features
     from wsol.models.localizer import Localizer as Localizer
     from wsol.models.localizer import Prediction as Prediction
@@ -42,6 +43,7 @@ _WHERE = {
     "Prediction": "localizer",
     "Quantized": "quantized",
     "Reach": "receptive",
+    "Readout": "heads.readout",
     "build_localizer": "build",
     "bytes_per_pixel": "receptive",
     "checkpoint_recipe": "checkpoint",
@@ -90,11 +92,12 @@ HEADS = {
     "ts-cam": "heads.ts_cam:TsCam",
     "decoded": "heads.decoders:Decoded",
     "pixel": "heads.decoders:Pixel",
+    "readout": "heads.readout:Readout",
     "masker": "heads.masking:Masker",
 }
 """Name -> `Head` class; its keyword arguments are the head's options."""
 
-DECODERS = {"decoded": "pixels", "pixel": "pixels", "masker": "masks"}
+DECODERS = {"decoded": "pixels", "pixel": "pixels", "readout": "a readout", "masker": "masks"}
 """Heads with a decoder, and what it draws: noise, unless a strategy that trains it (`wsol.training.DECODED`) made it more."""
 
 __all__ = ["BACKBONES", "DECODERS", "HEADS", "backbone_entry", *_WHERE]

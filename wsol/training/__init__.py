@@ -75,6 +75,7 @@ STRATEGIES = {
     "pixelcam": "strategies.pixelcam:PixelCam",
     "f-cam": "strategies.fcam:FCam",
     "unet": "strategies.unet:UNet",
+    "readout": "strategies.readout:Readout",
 }
 """Ways to train. Name -> class derived from `Strategy`; facts (`supervision`, `paper`) are class attributes."""
 
@@ -84,12 +85,17 @@ MASKED = ("unet",)
 INHERITED = ("inherit",)
 """Strategies that give every tile the label of its slide: a caution that a study can tell without torch."""
 
-DECODED = {"masker": "masks", "negev": "pixels", "pixelcam": "pixels", "f-cam": "pixels", "unet": "pixels"}
+DECODED = {
+    "masker": "masks", "negev": "pixels", "pixelcam": "pixels", "f-cam": "pixels", "unet": "pixels", "readout": "a readout",
+}  # fmt: skip
 """Strategies that train the decoder of a head, and what it draws (`wsol.models.DECODERS`); no other strategy trains one."""
 
-TAUGHT = ("masker", "negev", "pixelcam", "f-cam")
+TAUGHT = ("masker", "negev", "pixelcam", "f-cam", "readout")
 """Strategies that need a trained model: one that they explain, or whose maps they learn from."""
 
-__all__ = ["DECODED", "INHERITED", "MASKED", "STRATEGIES", "TAUGHT", *_WHERE]
+UNTUNED = ("readout",)
+"""Strategies whose net keeps a backbone of its own, and does not start from the weights of the trained model."""
+
+__all__ = ["DECODED", "INHERITED", "MASKED", "STRATEGIES", "TAUGHT", "UNTUNED", *_WHERE]
 
 __getattr__, __dir__ = lazy(__name__, _WHERE)
