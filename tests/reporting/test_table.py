@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import statistics
+from copy import deepcopy
 
 import pytest
 
 from wsol.reporting import lines, markdown, rows, write_csv
-from wsol.reporting.table import plateau_width
+from wsol.reporting.table import plateau
 
 
 def test_rows_are_ordered_best_first_and_floors_last(scores):
@@ -49,10 +50,12 @@ def test_curves_are_averaged_at_each_threshold(make_study):
     assert row.curves["precision"][100] == second["precision"][100]
 
 
-def test_plateau_is_the_share_of_thresholds_near_the_best():
-    assert plateau_width({"dice": [0.0, 0.77, 0.8, 0.75, 0.2]}) == pytest.approx(2 / 5)
-    assert plateau_width({"dice": [0.0, None]}) is None
-    assert plateau_width({}) is None
+def test_the_plateau_of_the_table_is_that_of_the_evaluation(scores):
+    one = deepcopy(scores[0])
+    for result in one["methods"].values():
+        result["transfer"] = {"plateau_width": 0.149}
+    assert {row.value("plateau").mean for row in rows([one])} == {0.149}
+    assert plateau({"dice": [0.0, 0.77, 0.8, 0.75, 0.2]}) == [False, True, True, False, False]
 
 
 def test_the_same_run_twice_is_refused(scores):

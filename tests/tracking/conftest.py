@@ -68,7 +68,7 @@ def filled(scores: dict) -> dict:
     level = {"accuracy": 0.95, "auc": 0.97, "ece": 0.081, "brier": 0.1234, "samples": 3}
     more = {
         "macro": {"image": {"pxap": 0.61, "dice": 0.5, "units": 3}, "patient": {"pxap": 0.62, "dice": 0.51, "units": 2}},
-        "transfer": {"gap": 0.09, "oracle_spread": {"iqr": 0.2, "lost": 0.043}, "validation": None},
+        "transfer": {"gap": 0.09, "plateau_width": 0.11, "oracle_spread": {"iqr": 0.2, "lost": 0.043}, "validation": None},
         "activation": {"over": 0.25, "under": 0.125, "rule": "a rule"},
         "regions": {"lesions": 9, "hit": 0.75, "predicted_right": 0.6, "froc": {"score": 0.55}},
         "boxes": {"max_box_acc": 0.5, "max_box_acc_v2": 0.4, "gt_known_error": 0.45, "top1_error": None},

@@ -15,6 +15,7 @@ RATES = (
 UNITS = ("image", "slide", "patient")
 FACTS: dict[str, tuple[str, ...]] = {
     "threshold_gap": ("transfer", "gap"),
+    "plateau": ("transfer", "plateau_width"),
     "threshold_iqr": ("transfer", "oracle_spread", "iqr"),
     "lost_per_image": ("transfer", "oracle_spread", "lost"),
     "true_area": ("activation", "true_area"),
@@ -178,7 +179,6 @@ def _fill(row: Row) -> None:
     row.values["threshold"] = over([r.get("threshold") or {} for r in results], "value", "")
     row.values["oracle_threshold"] = over([r.get("oracle") or {} for r in results], "value", "")
     row.values["seconds"] = over(results, "seconds", "")
-    row.values["plateau"] = over([{"plateau": plateau_width(r.get("curve") or {})} for r in results], "plateau", "")
     row.values |= {name: value for name, path in FACTS.items() if (value := row.fact(*path)).mean is not None}
     for name in dict.fromkeys(b for r in results for b in r.get("badges", {})):
         row.badges[name] = list(dict.fromkeys(str(r.get("badges", {}).get(name, "?")) for r in results))
@@ -206,12 +206,6 @@ def plateau(curve: Mapping[str, Sequence[float | None]]) -> list[bool]:
     dice = [v or 0.0 for v in curve.get("dice") or []]
     best = max(dice, default=0.0)
     return [best > 0 and v >= PLATEAU * best for v in dice]
-
-
-def plateau_width(curve: Mapping[str, Sequence[float | None]]) -> float | None:
-    """The share of all thresholds that lie on the plateau; None without a curve or without any overlap."""
-    inside = plateau(curve)
-    return sum(inside) / len(inside) if any(inside) else None
 
 
 def _mean_curves(results: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:

@@ -19,8 +19,6 @@ RATES = {
 OF_A_CLASS = {"pxap", "ap", "prevalence", "dice", "samples"}
 """What a record keeps of a single class: a dashboard with everything of every class shows nothing."""
 
-PLATEAU = 0.95
-"""A threshold belongs to the plateau when its Dice reaches this share of the best."""
 
 MORE: dict[str, tuple[str, ...]] = {
     "image_pxap": ("macro", "image", "pxap"),
@@ -28,6 +26,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "patient_pxap": ("macro", "patient", "pxap"),
     "patient_dice": ("macro", "patient", "dice"),
     "dice_lost_per_image": ("transfer", "oracle_spread", "lost"),
+    "plateau_pct": ("transfer", "plateau_width"),
     "over_activated": ("activation", "over"),
     "under_activated": ("activation", "under"),
     "lesions_hit": ("regions", "hit"),
@@ -126,9 +125,6 @@ def put_curves(record: Record, split: str, result: Mapping[str, Any]) -> None:
         ]
         if points:
             record.curves[f"{section}/{name}"] = points
-    dice = dict(record.curves.get(f"{section}/dice", []))
-    if dice and max(dice.values()) > 0:
-        record.put(f"{split}/plateau_pct", sum(v >= PLATEAU * max(dice.values()) for v in dice.values()) / len(dice), 100)
 
 
 def _plain(name: str) -> str:
