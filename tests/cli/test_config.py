@@ -87,6 +87,50 @@ def test_a_slip_names_the_place_and_the_nearest_word(change, says):
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seeds": [99999999999999999999]}, "seeds.0: Input should be less than 4294967296; got 99999999999999999999"),
+        ({"seeds": [0, 1, 0]}, "seeds: 0 stands twice in [0, 1, 0]; keep one"),
+        ({"folds": [2, 2]}, "folds: 2 stands twice"),
+        ({"folds": [10**30]}, "folds.0: Input should be less than or equal to 1000000"),
+        ({"checkpoints": ["last", "last"]}, "checkpoints: 'last' stands twice"),
+        ({"evaluate": {"splits": ["test", "test"]}}, "evaluate.splits: 'test' stands twice"),
+        ({"tile": {"mpp": 0.0001}}, "tile.mpp: Input should be greater than or equal to 0.02"),
+        ({"tile": {"tile_px": 100_000_000}}, "tile.tile_px: Input should be less than or equal to 16384"),
+        ({"tile": {"tile_um": 1e6}}, "tile_um: 1e+06 um at mpp 1 are 1000000 px, at most 16384 fit"),
+        ({"train": {"epochs": 10**22}}, "train.epochs: Input should be less than or equal to 1000000"),
+        (
+            {"models": {"a": {"train": {"repeats": 10**22}}}},
+            "models.a.train: repeats: Input should be less than or equal to 1000000",
+        ),
+        ({"evaluate": {"bootstrap": 10**22}}, "evaluate.bootstrap: Input should be less than or equal to 1000000"),
+        ({"train": {"crop": 10**8}}, "train.crop: Input should be less than or equal to 16384"),
+        ({"train": {"lr": float("inf")}}, "train.lr: Input should be a finite number"),
+        ({"results": "a\nb"}, "results: 'a\\nb' holds '\\n'"),
+        ({"results": "o'neill"}, 'results: "o\'neill" holds "\'"'),
+        ({"results": 'a"b'}, "results: 'a\"b' holds '\"'"),
+        ({"results": "{run}"}, "results: '{run}' holds '{' '}'"),
+        ({"results": " "}, "results: ' ' is blank"),
+        ({"prepare": {"name": "d\n", "source": "phantom"}}, "prepare.name: String should match"),
+        ({"prepare": {"name": "d'", "source": "phantom"}}, "prepare.name: String should match"),
+    ],
+)
+def test_values_that_would_fail_later_are_refused_at_once(change, says):
+    with pytest.raises(ConfigError) as error:
+        load_config(study(**change))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seeds": [2**32 - 1, 0]}, {"tile": {"mpp": 0.02, "tile_px": 16384}}, {"results": "/tmp/my räsults"}]
+)
+def test_values_at_their_bounds_are_taken(change):
+    (key, value), *_ = change.items()
+    told = load_config(study(**change)).model_dump()[key]
+    assert told == value or value.items() <= told.items()
+
+
 def test_broken_yaml_and_missing_file_name_the_file(tmp_path):
     (tmp_path / "a.yaml").write_text("models: [")
     with pytest.raises(ConfigError, match=r"a\.yaml: not valid YAML"):

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from wsol._names import closest
 from wsol.cli.files import parse_yaml
 from wsol.cli.model import Model
 from wsol.cli.published import Defect, concerns, spread
-from wsol.cli.schema import Evaluate, Heatmap, Localize, Log, MapMethod, Name, Prepare, Probe, Report, Section, Tile, Train
+from wsol.cli.schema import Evaluate, Heatmap, Localize, Log, MapMethod, Prepare, Probe, Report, Tile, Train
+from wsol.cli.sections import Name, Once, Section, Seed, Some, refuse_odd_path
 
 S = TypeVar("S", bound=Section)
 
@@ -26,25 +27,26 @@ S = TypeVar("S", bound=Section)
 class Config(Section):
     """A study."""
 
-    results: str = Field("results", description="folder for everything that is written")
+    results: Annotated[str, AfterValidator(refuse_odd_path)] = Field(
+        "results", description="folder for everything that is written"
+    )
     prepare: Prepare
     tile: Tile = Tile()
     models: dict[Name, Model] = Field(description="localizers by name; an edge between two is `from`")
     maps: dict[Name, Annotated[list[str | MapMethod], Field(min_length=1)]] = Field(
         description="map sets by name: lists of methods, drawn in one job per model"
     )
-    checkpoints: list[Name] = Field(
+    checkpoints: Annotated[list[Name], Once] = Field(
         default=["b-cl"],
         min_length=1,
         description="checkpoints to draw maps with: b-cl (validation labels; b-cl-survey: ties to the last epoch), last, masks-N "
         "(N validation masks, as masks-6); without labels map-stability, rotation-stability, stain-stability, scale-consistency, "
         "seed-agreement",
     )
-    folds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="folds of the split")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1, description="training seeds")
-    slides_per_job: int = Field(
+    folds: Annotated[list[Some], Once] = Field(default=[0], min_length=1, description="folds of the split")
+    seeds: Annotated[list[Seed], Once] = Field(default=[0], min_length=1, description="training seeds, each below 2^32")
+    slides_per_job: Some = Field(
         0,
-        ge=0,
         description="slides that one job works on; 0: one up to 500 slides, then as many as keep it at 500 jobs",
     )
     as_published: list[Defect] = Field(
@@ -208,6 +210,7 @@ class ConfigError(ValueError):
 
     def __init__(self, where: str, findings: Sequence[str]) -> None:
         super().__init__(f"{where}: " + "\n  ".join(findings if len(findings) == 1 else ["", *findings]))
+        self.findings = list(findings)
 
 
 def load_config(source: str | Path | dict[str, Any]) -> Config:
