@@ -20,6 +20,15 @@ STUDY = {
     "models": {"gap": {"output_stride": 32}, "lse": {"head": "lse"}, "child": {"from": "gap"}},
     "maps": {"fast": ["cam"]},
 }
+LISTED = {
+    **STUDY,
+    "prepare": {
+        "name": "tiny",
+        "source": "slides",
+        "options": {"sheet": "sheet.csv", "classes": ["normal", "tumor"], "folds": 3},
+    },
+    "models": {"gap": {"output_stride": 32}},
+}
 
 
 def snakemake(folder, study, *words, env=ENV):
@@ -77,19 +86,22 @@ esac
 @pytest.fixture(scope="module")
 def touched(tmp_path_factory):
     """A study that was run, with empty files for results."""
-    folder = tmp_path_factory.mktemp("touched")
+    return run_empty(tmp_path_factory.mktemp("touched"), STUDY)
+
+
+def run_empty(folder, study):
     (folder / "bin").mkdir()
     (folder / "bin/wsol").write_text(STAND_IN)
     (folder / "bin/wsol").chmod(0o755)
     env = {**ENV, "PATH": f"{folder / 'bin'}:{ENV['PATH']}"}
-    snakemake(folder, STUDY, "--quiet", "all", env=env)
-    assert "Nothing to be done" in snakemake(folder, STUDY, "--dry-run")
+    snakemake(folder, study, "--quiet", "all", env=env)
+    assert "Nothing to be done" in snakemake(folder, study, "--dry-run")
     return folder
 
 
-def rerun(folder, **change):
+def rerun(folder, base=STUDY, **change):
     """Rule -> wildcards of the jobs that a changed study runs again."""
-    study = copy.deepcopy(STUDY)
+    study = copy.deepcopy(base)
     for section, values in change.items():
         study.setdefault(section, {}).update(values)
     said = snakemake(folder, study, "--dry-run", "--printshellcmds")
@@ -100,7 +112,8 @@ def rerun(folder, **change):
     return {name: models for name, models in found.items() if name != "default"}
 
 
-LAST = {"audit", "report", "log", "faults"}
+TOLD = {"report", "mlflow_init", "log", "faults"}
+LAST = TOLD | {"audit"}
 DRAWN = {"localize", "gather_maps", "evaluate", "heatmap", "gather_heatmaps"}
 
 
@@ -118,15 +131,54 @@ def test_an_edited_model_reruns_it_and_its_children(touched):
 
 def test_a_new_map_set_reruns_nothing_else(touched):
     again = rerun(touched, maps={"slow": ["grad-cam"]})
-    assert set(again) == LAST | DRAWN | {"mlflow_init"}  # which waits for the pictures of one set more
+    assert set(again) == LAST | DRAWN
     jobs = snakemake(touched, {**STUDY, "maps": {**STUDY["maps"], "slow": ["grad-cam"]}}, "--dry-run")
     sets = re.findall(r"^rule (?:localize|evaluate|heatmap):\n(?:    .*\n)*?.*\bset=(\w+)", jobs, re.MULTILINE)
     assert sets
     assert set(sets) == {"slow"}
 
 
-def test_a_changed_title_reruns_the_report_only(touched):
-    assert set(rerun(touched, report={"title": "Another"})) == {"report"}
+def test_a_changed_title_reruns_the_report_and_what_follows_it(touched):
+    assert set(rerun(touched, report={"title": "Another"})) == TOLD
+
+
+def test_a_changed_experiment_is_logged_also_where_the_report_changed(touched):
+    assert set(rerun(touched, log={"experiment": "Another"})) == {"mlflow_init", "log", "faults"}
+    assert set(rerun(touched, report={"title": "Another"}, log={"experiment": "Another"})) == TOLD
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A study of slides in a sample sheet, run with empty files for results; the slides are empty, too."""
+    names = [f"s{i}" for i in range(8)]
+    rows = [f"{n},{n}.tiff,{['normal', 'tumor'][i % 2]},p{i // 2},{n}.png" for i, n in enumerate(names)]
+    (tmp_path / "sheet.csv").write_text("\n".join(["sample,path,label,patient,mask", *rows]))
+    for name in names:
+        for ending in ("tiff", "png"):
+            (tmp_path / f"{name}.{ending}").write_text("")
+    return run_empty(tmp_path, LISTED)
+
+
+def test_a_changed_sheet_reruns_all_that_was_made_of_it(listed):
+    sheet = listed / "sheet.csv"
+    assert rerun(listed, base=LISTED) == {}
+    sheet.write_text(sheet.read_text().replace("s7.tiff,tumor", "s7.tiff,normal").replace("s6.tiff,normal", "s6.tiff,tumor"))
+    again = set(rerun(listed, base=LISTED))
+    assert {"prepare", "tile", "train", "localize", "evaluate", "report", "log"} <= again
+
+
+def test_a_changed_mask_reruns_who_reads_masks(listed):
+    (listed / "s3.png").write_text("another")
+    again = set(rerun(listed, base=LISTED))
+    assert {"fit_floors", "evaluate", "heatmap", "report"} <= again
+    assert not again & {"prepare", "tile", "train", "localize"}
+
+
+def test_a_changed_slide_is_cut_again_alone(listed):
+    (listed / "s3.tiff").write_text("mended")
+    said = snakemake(listed, LISTED, "--dry-run")
+    assert set(re.findall(r"\blot=(\w+)", "".join(re.findall(r"^rule tile:\n(?:    .*\n)+", said, re.MULTILINE)))) == {"s3"}
+    assert "rule prepare" not in said
 
 
 def test_snakemakes_own_report_holds_the_page_and_the_tables(touched):

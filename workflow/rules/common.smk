@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from wsol.cli.config import ConfigError, load_config
-from wsol.cli.plan import FLOORS, MAPS, RUN, model_settings, plan, source_options
+from wsol.cli.plan import FLOORS, MAPS, RUN, model_settings, plan, sheet_files, source_options, state
 from wsol.training import MASKED, criterion
 
 # Without --configfile the demo runs.
@@ -40,6 +40,9 @@ ONE_SLIDE = f"--slide {WORKED} --tiles {R}/tile/{DATASET}/{WORKED}.parquet" if P
 TRACKING_URI = STUDY.log.tracking_uri or f"sqlite:///{Path(R).absolute()}/log/mlflow.db"
 # A rule's outputs are the same for all its models, and one that trains on the masks of valpx keeps no checkpoint chosen on them.
 ON_VALPX = [name for name in STUDY.models if STUDY.kept(name) != STUDY.checkpoints]
+# What a sample sheet names: who reads these files is handed their state, so that a changed file reruns just those rules.
+FILES = sheet_files(STUDY)
+MASKS = state(FILES["mask"])
 
 
 wildcard_constraints:
@@ -96,6 +99,20 @@ def training_masks(w):
     """The masks, only for models that learn from them and checkpoints chosen on some: no other training can open one."""
     wanted = STUDY.models[w.model].strategy in MASKED or any(criterion(c).masks for c in STUDY.kept(w.model))
     return f"{R}/prepare/{DATASET}/masks.parquet" if wanted else []
+
+
+def training_mb(w, attempt):
+    """Memory (MB) of a training: it grows with the pixels of a batch (measured: 650 + 140 per 256 px square)."""
+    how = STUDY.training(w.model)
+    side, tiles = (STUDY.tile.side_px, how["tiles_per_bag"]) if PLAN.by_slide else (how["crop"], 1)
+    squares = how["batch_size"] * tiles * (side / 256) ** 2 if how["embeddings"] == "none" else 0
+    return int(max(4000 * processes(w), 1000 + 150 * squares)) * attempt
+
+
+def slides_state(w):
+    """The state of the slides that a job cuts; of slides that the study makes itself, or sheets do not name, nothing."""
+    names = PLAN.lots(sorted(PLAN.paths))[w.lot] if LOTS else [w.lot]
+    return state([Path(PLAN.paths[name]) for name in names] if FILES["path"] else [])
 
 
 def selected_class():

@@ -24,6 +24,7 @@ rule evaluate:
         mem_mb=growing(4000),
         runtime=growing(480),
     params:
+        seen=MASKS,
         settings=settings(**STUDY.evaluate.model_dump()),
         # A folder, not a list: thousands of slides do not fit in one command line.
         maps=lambda w: map_base(w, w.split),
@@ -56,6 +57,7 @@ rule heatmap:
         each=each,
         maps=target(f"{R}/localize/{MAPS}", "{}.h5"),
         out=target(f"{R}/heatmap/{MAPS}", "{}/index.json"),
+        seen=MASKS,
         settings=settings(**STUDY.heatmap.model_dump()),
     shell:
         "wsol {params.each}heatmap --manifest {input.manifest} --masks {input.masks} --maps {params.maps} --scores {input.scores}"
@@ -111,6 +113,7 @@ rule probe:
             **STUDY.probe.model_dump(exclude={"shuffled"}),
         ),
         key=run_key,
+        seen=MASKS,
         tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
         shuffled=lambda w, input: f"--shuffled {input.shuffled}" if input.get("shuffled") else "",
     shell:

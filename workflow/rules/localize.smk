@@ -45,6 +45,7 @@ rule fit_floors:
         mem_mb=growing(3000),
         runtime=growing(120),
     params:
+        seen=MASKS,
         mpp=STUDY.evaluate.floors_mpp,
         tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
     shell:

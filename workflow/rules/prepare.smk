@@ -1,4 +1,6 @@
 rule prepare:
+    input:
+        sheet=[str(path) for path in FILES["sheet"]],
     output:
         manifest=f"{R}/prepare/{DATASET}/manifest.parquet",
         masks=f"{R}/prepare/{DATASET}/masks.parquet",
@@ -14,6 +16,7 @@ rule prepare:
         runtime=growing(120),
     params:
         settings=settings(**{**STUDY.prepare.model_dump(), "options": source_options(STUDY)}),
+        files="" if PLAN.by_slide else state(FILES["path"]),
     shell:
         "wsol prepare --settings {params.settings:q} --manifest {output.manifest} --masks {output.masks} --workers {threads} 2> {log}"
 
@@ -40,6 +43,7 @@ if PLAN.by_slide:
             lane=1,
         params:
             settings=settings(**STUDY.tile.model_dump()),
+            file=slides_state,
             each=lambda w, output: lot_words(sorted(PLAN.paths), w.lot, output[0]) if LOTS else "",
             slide=lambda w: SLIDE.format(**w),
             masks=f"--masks {R}/prepare/{DATASET}/masks.parquet" if STUDY.tile.labels == "annotation" else "",

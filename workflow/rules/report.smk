@@ -31,11 +31,12 @@ rule report:
 
 
 # The database is made once, before anything is logged: several processes creating it at once break it. It waits for all that is
-# computed: a server that does not answer then fails the tracking, and nothing else, whatever the profile says of going on.
+# computed: a server that does not answer then fails the tracking, and nothing else, whatever the profile says of going on. What
+# waits is not `ancient`: where such an input is made anew, Snakemake forgets the other reasons of a job to run.
 rule mlflow_init:
     input:
-        page=ancient(rules.report.output.page),
-        heatmaps=ancient(pictured()),
+        page=rules.report.output.page,
+        heatmaps=pictured(),
     output:
         stamp=f"{R}/log/{DATASET}/experiment.json",
     log:
@@ -85,8 +86,8 @@ rule log:
 # too, whatever the profile says of going on after a failure.
 rule faults:
     input:
-        page=ancient(rules.report.output.page),
-        logged=ancient(rules.log.output.done),
+        page=rules.report.output.page,
+        logged=rules.log.output.done,
         heatmaps=pictured(),
         scores=scores(),
         tiles=all_tiled(),

@@ -19,7 +19,7 @@ rule train:
         "../envs/wsol.yaml"
     threads: processes
     resources:
-        mem_mb=lambda w, attempt: 4000 * processes(w) * attempt,
+        mem_mb=training_mb,
         runtime=growing(1440),
         gpu=lambda w: gpus(STUDY.training(w.model)["device"], processes(w)),
     params:
@@ -29,6 +29,7 @@ rule train:
         keep=lambda w: ",".join(STUDY.kept(w.model)),
         parents=lambda w, input: " ".join(f"--parent {path}" for path in input.parents),
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        seen=lambda w, input: MASKS if input.get("masks") else "",
         tiles=f"--tiles {R}/tile/{DATASET}" if PLAN.by_slide else "",
         selection=selected_class(),
         out=lambda w, output: os.path.dirname(output.history),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,20 +125,14 @@ def train_(
     takes its share of every batch, so batch_size and loss curve stay; the first one validates and writes.
     """
     from wsol.cli.train import train
+    from wsol.cli.turns import in_turn
 
-    train(
-        _settings(settings),
-        manifest=manifest,
-        out=out,
-        fold=fold,
-        seed=seed,
-        tiles=tiles,
-        parents=parent or [],
-        keep=keep.split(","),
-        threads=threads,
-        masks=masks,
-        map_class=map_class,
-    )
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one stands for all
+    with in_turn(out, lambda text: typer.echo(text, err=True)) if first else nullcontext():
+        train(
+            _settings(settings), manifest=manifest, out=out, fold=fold, seed=seed, tiles=tiles, parents=parent or [],
+            keep=keep.split(","), threads=threads, masks=masks, map_class=map_class,
+        )  # fmt: skip
 
 
 @app.command("localize")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import math
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wsol._names import resolve
@@ -88,6 +92,34 @@ def plan(config: Config) -> Plan:
         paths[str(row["sample"])] = str(row["path"])
     require_folds(config, slides)
     return Plan(config, slides, paths)
+
+
+def sheet_files(config: Config) -> dict[str, list[Path]]:
+    """Column -> files: of a study with a sample sheet the sheet itself, and what its columns `path` and `mask` name; else empty.
+
+    What is wrong with the sheet is left for `wsol prepare` to say.
+    """
+    found: dict[str, list[Path]] = {"sheet": [], "path": [], "mask": []}
+    sheet = Path(str(config.prepare.options.get("sheet", "")))
+    if sheet.is_file():
+        found["sheet"] = [sheet]
+        with suppress(ValueError, csv.Error), open(sheet, newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                for column in ("path", "mask"):
+                    found[column] += [sheet.parent / row[column].strip()] if (row.get(column) or "").strip() else []
+    return found
+
+
+def state(files: Sequence[Path]) -> str:
+    """Sizes and times of change of files, as a short digest that is another when one of them changes; empty without files."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            seen = path.stat()
+            digest.update(f"{path} {seen.st_size} {seen.st_mtime_ns}".encode())
+        except OSError:  # what is missing counts, too: it may come
+            digest.update(f"{path} -".encode())
+    return digest.hexdigest()[:12] if files else ""
 
 
 def require_folds(config: Config, found: Collection[tuple[int, str]]) -> None:
