@@ -43,6 +43,7 @@ ON_VALPX = [name for name in STUDY.models if STUDY.kept(name) != STUDY.checkpoin
 # What a sample sheet names: who reads these files is handed their state, so that a changed file reruns just those rules.
 FILES = sheet_files(STUDY)
 MASKS = state(FILES["mask"])
+CUT = PLAN.lots(sorted(PLAN.paths))  # who is tiled with whom
 
 
 wildcard_constraints:
@@ -111,8 +112,8 @@ def training_mb(w, attempt):
 
 def slides_state(w):
     """The state of the slides that a job cuts; of slides that the study makes itself, or sheets do not name, nothing."""
-    names = PLAN.lots(sorted(PLAN.paths))[w.lot] if LOTS else [w.lot]
-    return state([Path(PLAN.paths[name]) for name in names] if FILES["path"] else [])
+    names = CUT[w.lot] if FILES["path"] else []
+    return state([Path(PLAN.paths[name]) for name in names])
 
 
 def selected_class():
