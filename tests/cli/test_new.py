@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from wsol.cli.cohort import files_in, survey
 from wsol.cli.config import ConfigError, load_config
+from wsol.cli.label_table import mpp_of
 from wsol.cli.main import app
 from wsol.cli.new import new
 from wsol.cli.plan import plan
@@ -204,6 +205,106 @@ def test_no_folder_no_csv_no_column(tmp_path):
     (tmp_path / "s/a.png").unlink()
     with pytest.raises(ValueError, match="no slide and no image"):
         survey(folder, tmp_path / "l.csv")
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory):
+    """Six images of two classes, and the rows that label them."""
+    folder = pictures(tmp_path_factory.mktemp("six"), [f"{c}{i}.png" for c in "ab" for i in range(3)])
+    return folder, [(f"{c}{i}", c, f"{c}{i}") for c in "ab" for i in range(3)]
+
+
+@pytest.mark.parametrize("name", ["yes", "null", "1e3", "0x1F", "2024-01-01", "true"])
+def test_a_study_may_have_a_name_that_yaml_reads_as_something_else(six, tmp_path, name):
+    folder, rows = six
+    labels = table(tmp_path / "l.csv", [(file, {"a": "no", "b": "yes"}[label], patient) for file, label, patient in rows])
+    study = load_config(Path(new(tmp_path / name, slides=folder, labels=labels)["study"]))
+    assert study.prepare.name == name
+    assert (study.prepare.options["classes"], study.prepare.options["positive"]) == (["no", "yes"], "yes")
+
+
+def test_paths_and_labels_of_any_script_are_read_back(six, tmp_path):
+    folder, rows = six
+    labels = table(
+        tmp_path / "l.csv", [(file, {"a": "gesund", "b": "Krebs 🔬"}[label], patient) for file, label, patient in rows]
+    )
+    study = load_config(Path(new(tmp_path / "müller 🔬", slides=folder, labels=labels, positive="Krebs 🔬")["study"]))
+    assert study.prepare.options["classes"] == ["gesund", "Krebs 🔬"]
+    assert study.prepare.options["sheet"] == str(tmp_path / "müller 🔬/sheet.csv")
+    assert study.prepare.name == "m-ller--"
+
+
+def test_a_study_of_slides_trains_in_the_memory_of_a_laptop(slides, tmp_path):
+    made = new(tmp_path / "x", slides=slides, labels=table(tmp_path / "l.csv", SIX))
+    train = load_config(Path(made["study"])).train
+    assert (train.batch_size, train.tiles_per_bag) == (2, 8)
+    told = Path(made["study"]).read_text()
+    assert "batch_size * tiles_per_bag * tile_px^2" in told
+    assert "--resources mem_mb=" in told
+
+
+def test_a_resolution_that_is_no_number_is_named_once_per_row(six, tmp_path):
+    folder, rows = six
+    labels = table(tmp_path / "l.csv", [(*row, "abc") for row in rows], header=("file", "label", "patient", "mpp"))
+    found = survey(folder, labels).problems
+    assert found[:6] == [
+        f"row {i} of the labels: column 'mpp': a number of um per px is expected, such as 0.25, or nothing; got 'abc'"
+        for i in range(2, 8)
+    ]
+    for cell in ("-1", "0", "nan", "inf", "1e9"):
+        with pytest.raises(ValueError, match=f"column 'mpp': .* got '{cell}'"):
+            mpp_of(cell)
+    assert (mpp_of("0,25"), mpp_of("0.5")) == (0.25, 0.5)
+
+
+def test_where_no_row_can_be_used_leaving_them_out_is_no_advice(six, tmp_path):
+    folder, rows = six
+    labels = table(tmp_path / "l.csv", [(f"other-{file}-scan", *more) for file, *more in rows])
+    for skip in (False, True):
+        with pytest.raises(ConfigError, match="no file 'other-a0-scan'") as error:
+            new(tmp_path / "x", slides=folder, labels=labels, skip=skip)
+        assert "--skip" not in str(error.value)
+        assert "is positive?" not in str(error.value)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("start", ["", "\N{ZERO WIDTH NO-BREAK SPACE}"])
+def test_the_separators_and_byte_order_marks_of_spreadsheets_are_read(six, tmp_path, mark, start):
+    folder, rows = six
+    lines = [("file", "label", "patient", "mpp"), *((*row, '"0,5"' if mark == "," else "0,5") for row in rows), ("", "", "", "")]
+    (tmp_path / "l.csv").write_text(start + "\r\n".join(map(mark.join, lines)), encoding="utf-8")
+    found = survey(folder, tmp_path / "l.csv")
+    assert (found.problems, found.classes) == ([], {"a": 3, "b": 3})
+    assert {row["mpp"] for row in found.rows} == {"0.5"}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            "file,label\na0,müde\n".encode("latin-1"),
+            r"l\.csv: its text is not in UTF-8 \(byte 0xfc in row 2\); .* save it as 'CSV UTF-8",
+        ),
+        ("file,label\na0,b\n".encode("utf-16"), r"l\.csv: its text is not in UTF-8; .*iconv -f UTF-16 -t UTF-8 "),
+        ("file,label\na0,b\n".encode("utf-16-le"), r"l\.csv: its text is not in UTF-8; .*iconv -f UTF-16"),
+        (b"PK\x03\x04rest", r"l\.csv: it is an \.xlsx workbook, a CSV is expected"),
+        (b"file,label\n", r"l\.csv: no rows below its header"),
+        (b"file,label\n,\n\n", r"l\.csv: no rows below its header"),
+        (b"", r"l\.csv: no column of file and label .* it has none"),
+        (b"file;grade\na0;b\n", r"no column of label .* it has file, grade"),
+        (b"file|label\na0|b\n", r"no column of file and label .* it has file\|label"),
+        (b'file,label\n"' + b"a" * 200_000, r"l\.csv: cannot be read as a table"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named_with_a_remedy(six, tmp_path, content, says):
+    (tmp_path / "l.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=says):
+        survey(six[0], tmp_path / "l.csv")
+
+
+def test_rows_count_as_a_spreadsheet_shows_them(six, tmp_path):
+    (tmp_path / "l.csv").write_text("file,label\n\na0,a\n\nzz,b\n")
+    assert survey(six[0], tmp_path / "l.csv").problems[0].startswith("row 5 of the labels: no file 'zz'")
 
 
 def test_a_study_is_not_overwritten_without_being_told_to(tmp_path):

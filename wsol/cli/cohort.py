@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import os
 import re
@@ -12,21 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wsol.cli.label_table import mpp_of, read_labels
 from wsol.cli.progress import progress
 
 SLIDES = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi", ".dcm")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 MASKS = (".png", ".tif", ".tiff", ".geojson", ".xml")
-
-COLUMNS = {
-    "file": ("path", "file", "filename", "file_name", "slide", "slide_id", "image", "image_id", "sample", "name", "id"),
-    "label": ("label", "class", "diagnosis", "target"),
-    "patient": ("patient", "patient_id", "case", "case_id", "subject", "subject_id"),
-    "mpp": ("mpp",),
-    "split": ("split",),
-    "mask": ("mask",),
-}
-"""What is looked for in the CSV of labels -> the columns that may hold it, the first that is there counts."""
 
 NEGATIVE = ("normal", "negative", "neg", "benign", "healthy", "control", "no", "none", "0", "false")
 """Labels that are taken for the absence of something."""
@@ -74,7 +64,7 @@ def survey(slides: Path, labels: Path, *, masks: Path | None = None, mpp: float 
     Args:
         slides: folder, looked through with all folders in it; a folder of DICOM files is one slide.
         labels: CSV with a column that names the files (by path, name, or name without its ending), one of labels, and maybe
-            patient, mpp, split, mask (`COLUMNS` has the names that are understood).
+            patient, mpp, split, mask (`label_table.COLUMNS` has the names that are understood).
         masks: folder of masks named like their slides.
         mpp: um per px of slides whose files do not say it.
         skip: leave out what cannot be matched or opened, instead of calling it a problem.
@@ -86,7 +76,7 @@ def survey(slides: Path, labels: Path, *, masks: Path | None = None, mpp: float 
     found = files_in(slides)
     kind = "images" if all(path.suffix.lower() in IMAGES for path in found) else "slides"
     cohort = Cohort(kind)
-    matched = _matched(cohort, found, slides, *_read(labels), skip=skip)
+    matched = _matched(cohort, found, slides, read_labels(labels), skip=skip)
     masked = {path.stem: path for path in sorted(masks.iterdir()) if path.suffix.lower() in MASKS} if masks else {}
     names = _names([path for path, _ in matched], slides)
     twins = _twins([path for path, _ in matched])
@@ -95,7 +85,8 @@ def survey(slides: Path, labels: Path, *, masks: Path | None = None, mpp: float 
             _refuse(cohort, f"{path.name} holds the same bytes as {twins[path].name}: it could be trained on and tested on", skip)
             continue
         try:
-            known = _opened(cohort, path, float(told.get("mpp") or mpp or "nan"))
+            own = mpp_of(told.get("mpp", ""))
+            known = _opened(cohort, path, mpp if mpp and own != own else own)
         except (RuntimeError, OSError, ValueError) as error:
             _refuse(cohort, str(error), skip)
             continue
@@ -151,28 +142,11 @@ def only_file(folder: Path) -> Path:
     return found[0]
 
 
-def _read(labels: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """(rows, what -> its column) of the CSV of labels."""
-    if not labels.is_file():
-        raise FileNotFoundError(f"no CSV at {labels}; --labels names a table with a column of files and one of labels")
-    with open(labels, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        header = {(name or "").strip().lower(): name for name in reader.fieldnames or []}
-        chosen = {
-            what: header[found] for what, names in COLUMNS.items() if (found := next((n for n in names if n in header), None))
-        }
-        if missing := [what for what in ("file", "label") if what not in chosen]:
-            wanted = "; ".join(f"{what}: one of {', '.join(COLUMNS[what])}" for what in missing)
-            raise ValueError(f"{labels}: no column of {' and '.join(missing)} ({wanted}); it has {', '.join(header) or 'none'}")
-        return list(reader), chosen
-
-
 def _matched(
     cohort: Cohort,
     found: Sequence[Path],
     root: Path,
-    table: Sequence[Mapping[str, str | None]],
-    column: Mapping[str, str],
+    table: Sequence[tuple[int, dict[str, str]]],
     *,
     skip: bool,
 ) -> list[tuple[Path, dict[str, str]]]:
@@ -182,12 +156,11 @@ def _matched(
         for key in dict.fromkeys(_keys(path.relative_to(root))):
             known.setdefault(key, []).append(path)
     taken: dict[Path, int] = {}
+    named: set[Path] = set()
     matched = []
-    for number, row in enumerate(table, 2):
-        told = {what: (row.get(name) or "").strip() for what, name in column.items()}
-        if not any(told.values()):
-            continue
+    for number, told in table:
         here = next((known[key] for key in _keys(Path(told["file"])) if key in known), []) if told["file"] else []
+        named.update(here)
         wrong = ""
         if not told["file"] or not told["label"]:
             wrong = f"{'file' if not told['file'] else 'label'} is blank"
@@ -198,12 +171,17 @@ def _matched(
             wrong = f"{told['file']!r} may be {' or '.join(str(p.relative_to(root)) for p in here)}; give its path"
         elif here[0] in taken:
             wrong = f"{here[0].name} is the file of row {taken[here[0]]} already"
+        else:
+            try:
+                mpp_of(told.get("mpp", ""))
+            except ValueError as error:
+                wrong = str(error)
         if wrong:
             _refuse(cohort, f"row {number} of the labels: {wrong}", skip)
             continue
         taken[here[0]] = number
         matched.append((here[0], told))
-    cohort.left_out += [f"{path.relative_to(root)}: no label" for path in found if path not in taken]
+    cohort.left_out += [f"{path.relative_to(root)}: no label" for path in found if path not in named]
     return matched
 
 

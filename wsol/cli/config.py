@@ -229,9 +229,9 @@ def load_config(source: str | Path | dict[str, Any]) -> Config:
         if not Path(source).is_file():
             raise ConfigError(where, ["no such configuration file"])
         try:
-            raw = parse_yaml(Path(source).read_text())
-        except yaml.YAMLError as error:
-            raise ConfigError(where, [f"not valid YAML: {error}"]) from error
+            raw = parse_yaml(Path(source).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(where, [f"not valid YAML in UTF-8: {error}"]) from error
     if not isinstance(raw, dict):
         raise ConfigError(where, [f"expected a mapping of sections at the top, got {type(raw).__name__}"])
     return parse(Config, raw, where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shlex
 import tempfile
@@ -41,11 +42,16 @@ checkpoints: [b-cl]             # best validation accuracy; also last, masks-6, 
 folds: [0]                      # [0, 1, 2, 3, 4] for intervals over the whole cohort
 seeds: [0]
 
-train: {train}
+{train}
 evaluate: {{splits: [test], threshold: auto}}   # validation masks where there are some, else Otsu; never the test masks
 # probe: {{samples: 8}}           # faithfulness and sanity of the maps
 # log: {{tracking_uri: https://mlflow.example.org}}   # MLflow; by default SQLite at results/log/mlflow.db
 """
+
+TRAIN = """\
+train: {epochs: 20, repeats: 2, batch_size: 2, tiles_per_bag: 8}
+# Memory grows with batch_size * tiles_per_bag * tile_px^2: 2 * 8 tiles of 256 px take some 3 GB per training, 4 * 16 some 10 GB.
+# `snakemake --resources mem_mb=8000` keeps all that runs at once within 8 GB together."""
 
 TILE = """\
 
@@ -91,9 +97,10 @@ def new(
     cohort = survey(slides, labels, masks=masks, mpp=mpp, skip=skip)
     chosen = _positive(cohort, positive)
     if cohort.problems:
-        more = [f"and {len(cohort.problems) - SHOWN} more"] if len(cohort.problems) > SHOWN else []
-        advice = [] if skip else ["--skip leaves out what cannot be used"]
-        raise ConfigError(str(labels), [*cohort.problems[:SHOWN], *more, *advice])
+        wrong = [*cohort.problems, *([] if cohort.rows or not skip else cohort.left_out)]
+        more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+        advice = [] if skip or not cohort.rows else ["--skip leaves out what cannot be used"]
+        raise ConfigError(str(labels), [*wrong[:SHOWN], *more, *advice])
     sheet = (folder / SHEET).absolute()
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +108,7 @@ def new(
         with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as work:
             _write_sheet(cohort, Path(work) / SHEET)
             _rehearse(Path(work), _study(cohort, name, Path(work) / SHEET, chosen, target))
-            (Path(work) / STUDY).write_text(_study(cohort, name, sheet, chosen, target))
+            (Path(work) / STUDY).write_text(_study(cohort, name, sheet, chosen, target), encoding="utf-8")
             for file in (SHEET, STUDY):
                 os.replace(Path(work) / file, folder / file)
     except BaseException:
@@ -122,10 +129,12 @@ def _positive(cohort: Cohort, wanted: str | None) -> str:
         if wanted not in names:
             raise ValueError(f"--positive: {closest('label', wanted, names)}")
         return wanted
+    if not names:  # said already: there is no row
+        return ""
     others = [name for name in names if name.lower() not in NEGATIVE]
     if len(others) != 1 and len(names) != 2:
         cohort.problems.append(f"which of {', '.join(names)} is positive? Give --positive, the class whose maps are drawn")
-    chosen = others[0] if len(others) == 1 else names[-1] if names else ""
+    chosen = others[0] if len(others) == 1 else names[-1]
     cohort.notes.append(f"{chosen!r} is taken for the positive class; --positive names another")
     return chosen
 
@@ -141,30 +150,33 @@ def _write_sheet(cohort: Cohort, path: Path) -> None:
 
 def _study(cohort: Cohort, name: str, sheet: Path, positive: str, file: Path) -> str:
     """The text of the configuration."""
-    import json
-
     names = [*(c for c in cohort.classes if c != positive), positive]
     split = any(row["split"] for row in cohort.rows)
     units = [{row["patient"] or row["sample"] for row in cohort.rows if row["label"] == c} for c in names]
     folds = max(3, min(5, *map(len, units)))
-    tile, train = "", f"{{epochs: 20, crop: {max(32, min(416, (cohort.smallest or 416) // 32 * 32))}}}"
+    tile, train = "", f"train: {{epochs: 20, crop: {max(32, min(416, (cohort.smallest or 416) // 32 * 32))}}}"
     if cohort.kind == "slides":
         finest, coarsest = min(cohort.mpps), max(cohort.mpps)
         tile = TILE.format(mpp=max(1.0, round(coarsest, 3)), finest=round(finest, 3), coarsest=round(coarsest, 3))
-        train = "{epochs: 20, repeats: 2, batch_size: 4, tiles_per_bag: 16}"
-    counts = ", ".join(f"{count} {label}" for label, count in cohort.classes.items())
+        train = TRAIN
+    counts = " ".join(", ".join(f"{count} {label}" for label, count in cohort.classes.items()).split())
     return TEMPLATE.format(
-        title=name, name=json.dumps(name) if not name[0].isalpha() else name, count=len(cohort.rows), kind=cohort.kind,
-        classes=counts, file=file, sheet=json.dumps(str(sheet)), names=json.dumps(names), positive=json.dumps(positive),
+        title=name, name=_quoted(name), count=len(cohort.rows), kind=cohort.kind, classes=counts, file=file,
+        sheet=_quoted(str(sheet)), names=_quoted(names), positive=_quoted(positive),
         folds="" if split else f"    folds: {folds}                    # patient-wise; at least 3\n", tile=tile, train=train,
     )  # fmt: skip
+
+
+def _quoted(value: str | list[str]) -> str:
+    """As YAML reads it back whatever it is: without quotes `yes`, `null` and `1e3` are no names."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _rehearse(work: Path, text: str) -> None:
     """Raise unless the study would run; all that is wrong is said at once."""
     from wsol.cli.rehearsal import rehearse
 
-    (work / STUDY).write_text(text)
+    (work / STUDY).write_text(text, encoding="utf-8")
     if findings := rehearse(load_config(work / STUDY)):
         raise ConfigError("the study", findings)
 
