@@ -44,15 +44,15 @@ Once = AfterValidator(_once)
 
 
 def refuse_odd_path(path: str) -> str:
-    """A folder's name, unless shells or Snakemake would read it as something else.
+    """A folder's name that stands in shell commands as it is.
 
     Raises:
-        ValueError: it is empty, or holds a control character, a quote, a backslash or a brace.
+        ValueError: it is empty, or holds a blank or a character that shells or Snakemake read as something else.
     """
-    odd = sorted({c for c in path if not c.isprintable() or c in "'\"`\\{}"})
-    if odd or not path.strip():
+    odd = sorted({c for c in path if not (c.isalnum() or c in "._-+=@,/")})
+    if odd or not path:
         raise ValueError(
-            f"{path!r} {'holds ' + ' '.join(map(repr, odd)) if odd else 'is blank'}; name a folder without quotes, braces, "
-            "backslashes, line breaks and other control characters"
+            f"{path!r} {'holds ' + ' '.join(map(repr, odd)) if odd else 'is empty'}; it stands in shell commands: name a folder by "
+            "letters, digits and . _ - + = @ , / only"
         )
     return path
