@@ -124,7 +124,7 @@ def _masked(trained: Sequence[Row], table: Sequence[Row]) -> list[Sentence]:
     if not below:
         return []
     share = "all" if below == len(trained) else f"{below} of {len(trained)}"
-    seen = re.sub(r"masks \((\d+)\)", r"\1 masks", " / ".join(few.badges.get("supervision", ["a few masks"])))
+    seen = re.sub(r"masks \((\d+)\)", _counted, " / ".join(few.badges.get("supervision", ["a few masks"])))
     return [
         Sentence(
             "note",
@@ -163,3 +163,8 @@ def _thresholds(trained: Sequence[Row]) -> list[Sentence]:
         return []
     names = ", ".join(f"{name} ({100 * loss:.1f})" for name, loss in far.items())
     return [Sentence("careful", f"The threshold does not carry over; points of Dice lost against the oracle: {names}.")]
+
+
+def _counted(badge: re.Match[str]) -> str:
+    """The badge `masks (6)` as `6 masks`."""
+    return f"{badge[1]} mask{'s' * (badge[1] != '1')}"

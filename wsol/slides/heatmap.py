@@ -20,8 +20,8 @@ _STRIP = 256
 
 
 def heat_colors(score: npt.NDArray[np.float32]) -> RGB:
-    """Turbo colors of scores in [0, 1]: (H, W) -> uint8 (H, W, 3) RGB, blue = 0, red = 1."""
-    return np.ascontiguousarray(cv2.applyColorMap(np.round(score * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1])
+    """Viridis, as on the report page, of scores in [0, 1]: (H, W) -> uint8 (H, W, 3) RGB, violet = 0, yellow = 1."""
+    return np.ascontiguousarray(cv2.applyColorMap(np.round(score * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1])
 
 
 def overlay_png(

@@ -172,7 +172,10 @@ def _boxes(rows: Sequence[Row]) -> Grid | None:
         return None
     overlaps = list(dict.fromkeys(iou for r in rows for at in r.found("boxes", "at") for iou in at))
     columns = [Column(*BOXES[n]) for n in names]
-    columns += [Column(f"At IoU {iou}", "Share of images with a right box at this overlap") for iou in overlaps]
+    columns += [
+        Column(f"V2 at IoU {iou}", "Share of images with a right box at this overlap, of any region, each at its best threshold")
+        for iou in overlaps
+    ]
     columns += [Column("Threshold", "The one that MaxBoxAcc picks on the scored images: a bound, not a choice")]
     lines = [
         line(
