@@ -235,7 +235,7 @@ def test_overlay(ring, tmp_path):
     assert (image[:, :400] == MASK_COLOR).all(axis=-1).sum() > 300
     assert (image[:, :400] == CONTOUR_COLOR).all(axis=-1).sum() > 300
     warm, cold = image[150, 290].astype(int), image[10, 10].astype(int)
-    assert warm[1] - warm[2] > 60  # viridis: yellow has no blue
+    assert warm[1] - warm[2] > 50  # viridis: yellow has no blue
     assert abs(cold[1] - cold[2]) < 20  # the gray of the slide shows through
 
 

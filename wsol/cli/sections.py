@@ -52,7 +52,7 @@ def refuse_odd_path(path: str) -> str:
     odd = sorted({c for c in path if not (c.isalnum() or c in "._-+=@,/")})
     if odd or not path:
         raise ValueError(
-            f"{path!r} {'holds ' + ' '.join(map(repr, odd)) if odd else 'is empty'}; it stands in shell commands: name a folder by "
-            "letters, digits and . _ - + = @ , / only"
+            f"{path!r} {'holds ' + ' '.join(map(repr, odd)) if odd else 'is empty'}; it stands in shell commands: name a folder "
+            "by letters, digits and . _ - + = @ , / only"
         )
     return path
