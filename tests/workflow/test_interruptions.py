@@ -1,6 +1,7 @@
 """A study that is killed again and again ends with the files of one that was not.
 
-Where asked for: `WSOL_INTERRUPTIONS=20 .venv/bin/pytest -p no:xdist tests/workflow/test_interruptions.py` (20 moments).
+Three moments, one of each kind; `WSOL_INTERRUPTIONS=20 .venv/bin/pytest -p no:xdist tests/workflow/test_interruptions.py` takes
+20, and 0 none.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 SNAKEMAKE = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(ROOT / "Snakefile")]
 ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 KINDS = ("job", "main", "disk")
-MOMENTS = int(os.environ.get("WSOL_INTERRUPTIONS", "0"))
+MOMENTS = int(os.environ.get("WSOL_INTERRUPTIONS", "3"))
 STUDY = {
     "prepare": {"name": "tiny", "source": "phantom", "options": {"slides": 6, "patients": 3, "size": 512}},
     "tile": {"mpp": 1.0, "tile_px": 64, "min_tissue": 0.05},
@@ -108,7 +109,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(MOMENTS == 0, reason="takes minutes: WSOL_INTERRUPTIONS says how many times a study is interrupted")
+@pytest.mark.skipif(MOMENTS == 0, reason="WSOL_INTERRUPTIONS says how many times a study is interrupted, and it says 0")
 def test_an_interrupted_study_ends_as_one_that_was_not(tmp_path, small_disk):
     straight = tmp_path / "straight"
     straight.mkdir()
