@@ -89,6 +89,15 @@ def test_amounts(amount, status):
     assert doctor._amount("memory", amount, (2.0, 4.0), "close programs").status == status
 
 
+@pytest.mark.parametrize(("free", "status"), [(1.5, MISSING), (4.0, WARNING), (7.9, WARNING), (8.0, GOOD)])
+def test_memory_is_good_where_trainings_fit_into_it(monkeypatch, tmp_path, free, status):
+    monkeypatch.setattr(doctor, "memory_gb", lambda: free)
+    check = by_name(doctor._machine(tmp_path))["memory"]
+    assert check.status == status
+    assert (f"--resources mem_mb={1000 * free:.0f}" in check.remedy) == (status != GOOD)
+    assert ("8 GB are a good start: a training takes" in check.remedy) == (status != GOOD)
+
+
 def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):
     def refuse(**_):
         raise PermissionError(13, "Permission denied")

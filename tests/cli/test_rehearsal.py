@@ -11,7 +11,9 @@ import yaml
 
 from wsol.cli.besides import config_
 from wsol.cli.config import ConfigError, load_config
+from wsol.cli.negatives import require_negatives
 from wsol.cli.rehearsal import rehearse
+from wsol.data.sources.phantom import listing
 
 NET = {"weights": None, "output_stride": 32}
 
@@ -129,6 +131,37 @@ def test_what_a_strategy_does_to_a_batch_is_tried(tiled):
     assert one(findings, "maps.own.masker, with models.gap: ", "needs a net that was trained with head 'masker'")
     spg = {"spg": {**NET, "head": "spg", "train": {"embeddings": "tiles"}}}
     assert one(found(tiled, source="slides", models=spg), "models.spg: ", "head 'spg' reads every stage")
+
+
+@pytest.mark.parametrize("source", ["images", "slides"])
+def test_negative_patients_that_a_conformal_threshold_needs_are_counted(tiled, source):
+    """One validation patient is negative: enough at level 1/2, where ceil((1 + 1) / 2) = 1, and for no level above."""
+    few = {"threshold": "conformal"}
+    says = "conformal at level 0.95 (marginal) needs at least 19 negative validation patients, fold 0 has 1; add patients, lower"
+    assert one(found(tiled, source=source, evaluate=few), "evaluate.threshold: ", says)
+    assert found(tiled, source=source, evaluate={**few, "conformal": {"level": 0.5}}) == []
+    sure = {**few, "conformal": {"level": 0.5, "bound": "confident"}}  # 1 - 0.5^n >= 0.95 from n = 5 on
+    assert one(found(tiled, source=source, evaluate=sure), "evaluate.threshold: ", "(confident) needs at least 5 negative")
+    turned = {"positive": "normal"}  # then it is the tumor that is negative, of one patient as well
+    assert one(found(tiled, source=source, options=turned, evaluate=few), "evaluate.threshold: ", "fold 0 has 1")
+    anything = {"mask_means": "any-foreground"}
+    low = {**few, "conformal": {"level": 0.5}}
+    assert one(found(tiled, source=source, options=anything, evaluate=low), "evaluate.threshold: ", "fold 0 has 0")
+    assert found(tiled, source=source, evaluate={"compare_thresholds": ["conformal"]}) == []  # its table says why there is none
+
+
+def test_patients_of_every_fold_are_counted_once():
+    prepare = {"name": "d", "source": "phantom", "options": {"out": "x", "slides": 96, "patients": 48, "folds": 2}}
+    grid = {"prepare": prepare, "models": {"gap": NET}, "maps": {"fast": ["cam"]}, "folds": [0, 1]}
+    rows = listing(**prepare["options"])
+    counts = [len({r["patient"] for r in rows if (r["fold"], r["role"], r["label"]) == (f, "valcl", 0)}) for f in (0, 1)]
+    level = max(counts) / (max(counts) + 1) + 1e-6  # one patient more than the better fold has
+    study = load_config({**grid, "evaluate": {"threshold": "conformal", "conformal": {"level": level}}})
+    with pytest.raises(ValueError, match=f"fold 0 has {counts[0]}, fold 1 has {counts[1]}"):
+        require_negatives(study, rows, {1})
+    require_negatives(study.model_copy(update={"evaluate": study.evaluate.model_copy(update={"threshold": "auto"})}), rows, {1})
+    with pytest.raises(ValueError, match="negative validation samples name none"):
+        require_negatives(study, [{**row, "patient": ""} for row in rows], {1})
 
 
 def test_the_verb_lists_all_and_says_so_when_there_is_nothing(tiled, tmp_path, capsys):

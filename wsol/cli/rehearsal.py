@@ -5,7 +5,7 @@ Only `wsol config` does it: planning a study must stay cheap and load no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from wsol._options import check_options
 from wsol.cli.config import Config
 from wsol.cli.embeddings import require_stored
 from wsol.cli.model import Model
+from wsol.cli.negatives import require_negatives
 from wsol.cli.parts import net_of, require_several, strategy_of, with_defects
 from wsol.cli.plan import require_folds, source_options
 from wsol.cli.schema import Train
@@ -23,7 +24,7 @@ from wsol.cli.vectors import stored_width
 from wsol.training import UNTUNED
 
 if TYPE_CHECKING:
-    from wsol.data import Batch
+    from wsol.data import Batch, Dataset
     from wsol.models import Localizer
     from wsol.training import Strategy
 
@@ -79,10 +80,13 @@ class _Rehearsal:
             listing = getattr(module, "listing", None)
             check_options(f"source {source!r}", listing or module.dataset, given)
             self.several = bool(given.get("multilabel"))
-            rows = listing(**given) if listing else module.dataset(**given).samples.to_dict("records")
+            made = listing(**given) if listing else module.dataset(**given)
+            rows = made if listing else made.samples.to_dict("records")
             self.classes = max(2, len(given.get("classes", ())), *(int(row["label"]) + 1 for row in rows))
             with self.at("folds"):
                 require_folds(self.study, {(int(row["fold"]), str(row["role"])) for row in rows})
+            with self.at("evaluate.threshold"):
+                require_negatives(self.study, rows, _positive(given, None if listing else made))
 
     def read_maps(self) -> None:
         """Options of every map method."""
@@ -208,3 +212,15 @@ class _Rehearsal:
         if supervision == "masks":
             return MaskedBatch(images, masks=images[:, 0] > 0.5, **given)
         return EncodedBatch(images, **given) if width else Batch(images, **given)
+
+
+def _positive(given: Mapping[str, Any], made: Dataset | None) -> set[int] | None:
+    """The labels of positive classes, as a dataset or the options of its source say; None where any sample may hold something.
+
+    Sources that only list without `classes` among their options (phantom, camelyon16) have the classes normal and tumor.
+    """
+    if (made.mask_means if made else given.get("mask_means", "class")) != "class":
+        return None
+    classes = list(made.classes if made else given.get("classes", ()))
+    named = made.positive if made else given.get("positive")
+    return {classes.index(name) for name in ([named] if isinstance(named, str) else named)} if named else {1}
