@@ -22,7 +22,8 @@ _WHERE = {
     "log": "mirror",
     "Logged": "mirror",
     "links": "dashboard",
-    "refuse_secrets": "server",
+    "check_uri": "address",
+    "refuse_secrets": "address",
     "TrackingError": "server",
 }
 

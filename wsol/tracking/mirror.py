@@ -15,10 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from wsol.tracking.address import database_of
 from wsol.tracking.dashboard import DESCRIPTION, VIEW, pictures_key, views
 from wsol.tracking.origin import config_hash, file_hash
 from wsol.tracking.record import Record
-from wsol.tracking.server import alone, connect, database_of, reached
+from wsol.tracking.server import connected
 from wsol.tracking.weights import loading, log_weights, weights_hash
 
 if TYPE_CHECKING:
@@ -57,14 +58,12 @@ def init(tracking_uri: str, experiment: str, artifact_root: str | Path | None = 
         The experiment's id.
 
     Raises:
-        ValueError: a secret in the URI.
-        TrackingError: the server does not answer, or refuses.
+        ValueError: the URI holds a secret, or can never work.
+        TrackingError: the server does not answer, or refuses, or the database cannot be opened or written.
     """
-    client = connect(tracking_uri)
     if database := database_of(tracking_uri):
-        database.parent.mkdir(parents=True, exist_ok=True)
         artifact_root = artifact_root or database.parent / "artifacts"
-    with alone(tracking_uri), reached(tracking_uri):
+    with connected(tracking_uri) as client:
         known = client.get_experiment_by_name(experiment)
         if known is None:
             place = Path(artifact_root).absolute().as_uri() if artifact_root else None
@@ -85,11 +84,13 @@ def log(records: Iterable[Record], tracking_uri: str, experiment: str) -> Logged
     content; else it is written anew and the old one deleted afterwards, so that a killed call is repaired by the next one.
 
     Raises:
-        ValueError: the experiment does not exist (`init` creates it), two records have one key, or a secret in the URI.
-        TrackingError: the server does not answer, or refuses; what was logged until then stays and is completed by the next call.
+        ValueError: the experiment does not exist (`init` creates it), two records have one key, or the URI holds a secret or can
+            never work.
+        TrackingError: the server does not answer, or refuses, or the database cannot be opened or written; what was logged until
+            then stays and is completed by the next call.
     """
-    client, wanted = connect(tracking_uri), list(records)
-    with alone(tracking_uri), reached(tracking_uri):
+    wanted = list(records)
+    with connected(tracking_uri) as client:
         known = client.get_experiment_by_name(experiment)
         if known is None:
             raise ValueError(

@@ -1,21 +1,22 @@
-"""The way to MLflow: no secret on it, short patience, one writer at a time, and one kind of error for whatever goes wrong.
+"""The way to MLflow: short patience, one writer at a time, and one kind of error for whatever goes wrong.
 
 MLflow 3 facts that shape this: telemetry and hints are read while it is imported; a request is tried 7 times with 120 s each
-unless told otherwise; what cannot be reached is an `MlflowException`, an error of requests, or an `OSError`, as it happens.
+unless told otherwise; what cannot be reached is an `MlflowException`, an `OSError`, or an error of requests or SQLAlchemy, as it
+happens.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import re
+import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from wsol.tracking.address import check_uri, database_of
 from wsol.tracking.origin import config_hash
 
 if TYPE_CHECKING:
@@ -41,38 +42,29 @@ class TrackingError(RuntimeError):
     """MLflow could not be reached, or refused. No result is lost by it: files are the truth, and logging can be done again."""
 
 
-def refuse_secrets(tracking_uri: str) -> None:
-    """Raises ValueError, which repeats nothing of it, where a tracking URI holds a user, a password or a query.
-
-    URIs stand in configurations, logs and command lines.
-    """
-    parts = urlsplit(tracking_uri)
-    web = parts.scheme in ("http", "https")
-    if parts.password or (web and (parts.username or parts.query)):
-        raise ValueError(
-            "the tracking URI holds a password, a user or a query; give credentials by the environment variables "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, and the URI without them"
-        )
-
-
-def connect(tracking_uri: str) -> MlflowClient:
-    """A client; nothing is asked of the server yet.
+@contextmanager
+def connected(tracking_uri: str) -> Iterator[MlflowClient]:
+    """A client, while no other process is logging there; the file of a SQLite database is made where there is none.
 
     Raises:
-        ValueError: a secret in the URI.
+        ValueError: the URI holds a secret, or can never work.
+        TrackingError: whatever MLflow fails by in here; it says what to do.
     """
-    refuse_secrets(tracking_uri)
+    check_uri(tracking_uri)
     for name, value in {**PATIENCE, **QUIET}.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+    with reached(tracking_uri), alone(tracking_uri):
+        from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        if database := database_of(tracking_uri):
+            _try_to_write(database)
+        yield MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 
-def database_of(tracking_uri: str) -> Path | None:
-    """The file of a SQLite tracking URI; None for a server or another database."""
-    found = re.fullmatch(r"sqlite:///(.+)", tracking_uri)
-    return Path(found[1]).absolute() if found else None
+def _try_to_write(database: Path) -> None:
+    """Raises what SQLite says of a file that cannot be written, at once: MLflow tries for two minutes to open it."""
+    with closing(sqlite3.connect(database, timeout=60)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
 
 
 @contextmanager
@@ -80,21 +72,28 @@ def reached(tracking_uri: str) -> Iterator[None]:
     """Whatever MLflow fails by in here is a `TrackingError` that says what to do."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, RequestException, OSError) as error:
+    except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
         said = " ".join(str(error).split())[:300]
         refused = any(f"error code {code}" in said or f"{code} Client Error" in said for code in (401, 403))
-        remedy = (
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-            if refused
-            else "look whether it runs and can be reached"
-        )
         raise TrackingError(
             f"MLflow at {tracking_uri} {'refuses' if refused else 'cannot be reached, or cannot write'}: {said}. All results "
-            f"stand; {remedy}, and log again (the same command; a study: snakemake again, which has nothing else to do)"
+            f"stand; {_remedy(tracking_uri, error, refused)}, and log again (the same command; a study: snakemake again, which "
+            "has nothing else to do)"
         ) from error
+
+
+def _remedy(tracking_uri: str, error: Exception, refused: bool) -> str:
+    if refused:
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    if isinstance(error, ImportError):
+        return "install what it names (the driver of a database, or a part of MLflow)"
+    if database_of(tracking_uri):
+        return "look whether the file and its folder can be written, and the file is a database of MLflow (wsol doctor)"
+    return "look whether it runs and can be reached"
 
 
 @contextmanager
