@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +26,33 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Error writing bytes to file"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_names_the_file_that_was_being_written(tmp_path, said):
+    with pytest.raises(OSError, match=r"maps\.h5") as error, atomic(tmp_path / "maps.h5"):
+        raise said
+    assert error.value.errno == (getattr(said, "errno", None) or errno.ENOSPC)
+    assert (error.value.filename, error.value.__cause__) == (str(tmp_path / "maps.h5"), said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_the_disk_is_full_whatever_the_writer_says_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(OSError, match="No space left"), atomic(tmp_path / "b.pt"):
+        raise RuntimeError("unexpected pos 704 vs 598")
+    monkeypatch.undo()
+    for said in (RuntimeError("unexpected pos 704 vs 598"), PermissionError(13, "Permission denied", "elsewhere")):
+        with pytest.raises(type(said)) as error, atomic(tmp_path / "b.pt"):
+            raise said
+        assert error.value is said
 
 
 def test_what_a_killed_writer_left_goes_and_what_others_write_stays(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -79,10 +79,16 @@ def _rehearse(file: Path, as_json: bool) -> None:
     """Says whether a study would run; exit code 1 if not."""
     from wsol.cli.rehearsal import rehearse
 
-    study = load_config(file)
-    findings = rehearse(study)
-    if as_json:
+    grid: dict[str, list[Any]] = {}
+    try:
+        study = load_config(file)
+        findings = rehearse(study)
         grid = {"models": list(study.models), "maps": list(study.maps), "folds": study.folds, "seeds": study.seeds}
+    except ConfigError as error:
+        if not as_json:
+            raise
+        findings = error.findings
+    if as_json:
         typer.echo(json.dumps({"file": str(file), "good": not findings, "findings": findings, **grid}, indent=1))
         raise typer.Exit(int(bool(findings)))
     if findings:

@@ -38,7 +38,7 @@ def _evaluate(app: typer.Typer, section: Callable[[type[Section], str], Any]) ->
         maps: Annotated[Path | None, typer.Option(help="maps of the split: a file, or a folder with one file per slide")] = None,
         validation: Annotated[Path | None, typer.Option(help="maps of the validation split, for threshold and scale")] = None,
         record: Annotated[Path | None, typer.Option(help="run.json of the training run, or the floors' JSON")] = None,
-        key: Annotated[str, typer.Option(help="JSON with dataset, model, fold, seed, checkpoint, set, split")] = "",
+        key: Annotated[str, typer.Option(help="JSON with dataset, model, fold, seed, checkpoint, set, split, or its file")] = "",
         scores: Annotated[Path | None, typer.Option(help="where to write scores.json")] = None,
         curves: Annotated[Path | None, typer.Option(help="where to write the per-sample counts (parquet)")] = None,
         settings: Settings = "{}",
@@ -66,11 +66,12 @@ def _evaluate(app: typer.Typer, section: Callable[[type[Section], str], Any]) ->
             typer.echo(f"scores: {given['out'] / 'scores.json'}", err=True)
             return
         from wsol.cli.evaluate import evaluate
+        from wsol.cli.files import read_settings
 
         given = _needed(
             manifest=manifest, masks=masks, maps=maps, validation=validation, record=record, scores=scores, curves=curves
         )
-        evaluate(section(Evaluate, settings), key=json.loads(key or "null") or _missing("key"), **given)
+        evaluate(section(Evaluate, settings), key=read_settings(key, "--key") if key else _missing("key"), **given)
 
 
 def _needed(**given: Any) -> dict[str, Any]:
@@ -103,11 +104,11 @@ def _probe(app: typer.Typer, section: Callable[[type[Section], str], Any]) -> No
 
         Example: wsol probe --model b-cl.safetensors --manifest m.parquet --settings probe.json --key key.json --out out.json
         """
-        from wsol.cli.files import parse_yaml
+        from wsol.cli.files import read_settings
         from wsol.cli.probe import probe
 
-        given, about = (parse_yaml(t if t.lstrip().startswith("{") else Path(t).read_text()) for t in (settings, key))
-        drawn = {name: given.pop(name) for name in ("methods", "map_class", "device") if name in given}
+        given, about = read_settings(settings, "--settings"), read_settings(key, "--key")
+        drawn: dict[str, Any] = {name: given.pop(name) for name in ("methods", "map_class", "device") if name in given}
         checked = section(Probe, json.dumps(given)).model_dump(exclude={"shuffled"})
         probe(
             {**checked, **drawn}, model=model, manifest=manifest, masks=masks, key=about, out=out,

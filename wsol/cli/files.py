@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,29 @@ class _NoTwins(yaml.SafeLoader):
                 raise yaml.YAMLError(f"key {key.value!r} stands twice (line {key.start_mark.line + 1})")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def read_settings(text: str, option: str) -> dict[str, Any]:
+    """What an option of the command line says: JSON text, which starts with a brace, or the name of a JSON or YAML file.
+
+    Args:
+        text: as it was typed.
+        option: with its dashes, for messages.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no mapping in it, or neither JSON nor YAML.
+    """
+    inline = text.lstrip().startswith("{")
+    if not inline and not os.path.isfile(text):
+        raise FileNotFoundError(f"{option}: no file {text[:80]!r}; name a JSON or YAML file, or write the JSON itself: '{{...}}'")
+    try:
+        parsed = parse_yaml(text if inline else Path(text).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{option}: neither JSON nor YAML: {text[:80]!r}: {error}") from error
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{option}: expected a mapping, got {type(parsed).__name__}: {text[:80]!r}")
+    return parsed
 
 
 def parse_yaml(text: str) -> Any:

@@ -13,7 +13,7 @@ import typer
 from wsol import __version__
 from wsol.cli import alone_verbs, besides, each, evaluation_verbs, tracking_verbs
 from wsol.cli.config import ConfigError, parse
-from wsol.cli.files import parse_yaml
+from wsol.cli.files import read_settings
 from wsol.cli.schema import Heatmap, MapClass, Prepare, Section, Tile
 
 app = typer.Typer(
@@ -39,11 +39,7 @@ Threads = Annotated[int, typer.Option(help="CPU threads for tensor work", min=1)
 
 def _settings(text: str) -> dict[str, Any]:
     """Settings from JSON text or from a file."""
-    raw = text if text.lstrip().startswith("{") else Path(text).read_text()
-    parsed = parse_yaml(raw)
-    if not isinstance(parsed, dict):
-        raise ValueError(f"--settings: expected a mapping, got {type(parsed).__name__}: {text[:80]!r}")
-    return parsed
+    return read_settings(text, "--settings")
 
 
 def _section(schema: type[Section], text: str) -> Any:
@@ -59,8 +55,8 @@ def prepare_(
 ) -> None:
     """List samples, labels and roles of a dataset; masks go to a table of their own.
 
-    Example: wsol prepare --settings '{"name": "mine", "source": "slides", "options": {"sheet": "sheet.csv"}}'
-    --manifest m.parquet --masks k.parquet
+    Example: wsol prepare --settings '{"name": "mine", "source": "slides", "options": {"sheet": "sheet.csv",
+    "classes": ["normal", "tumor"]}}' --manifest m.parquet --masks k.parquet
     """
     from wsol.cli.prepare import prepare
 
@@ -274,7 +270,8 @@ def main() -> None:
         sys.exit(3 if isinstance(error, TrackingError) else 1)
     except OSError as error:
         print(
-            f"wsol: error: {error.strerror or error}: {error.filename or ''}; check the path, permissions and free space",
+            f"wsol: error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}; check the path, "
+            "permissions and free space",
             file=sys.stderr,
         )
         sys.exit(1)
