@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import warnings
 import pytest
 
 from wsol.cli.log import init_tracking, log_runs, serve
+from wsol.cli.main import main
 from wsol.cli.plan import RUN
 
 SCRIPT = "import sys; from wsol.cli.main import main; sys.argv[0] = 'wsol'; main()"
@@ -70,6 +72,66 @@ def test_a_study_on_a_server_has_its_links_there(tmp_path, capsys):
 def test_without_anything_logged_it_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing has been logged yet"):
         serve(tmp_path, 5000)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """What would have been run in the place of this process."""
+    commands = []
+    monkeypatch.setattr(os, "execve", lambda _, command, __: commands.append(command))
+    return commands
+
+
+def test_runs_are_shown_after_a_failed_init_has_cost_the_stamp(logged, tmp_path, capsys, served):
+    """Snakemake deletes the outputs of a rule that failed; the database knows what was logged before."""
+    (tmp_path / "log/t").mkdir(parents=True)
+    shutil.copy(logged[0] / "log/mlflow.db", tmp_path / "log/mlflow.db")
+    serve(tmp_path, 5000)
+    told = capsys.readouterr().out
+    assert told.startswith("t:\n")  # and no word of "Default", which MLflow makes and nobody logs to
+    assert told.count("http://127.0.0.1:5000/#/experiments/1/runs") == 5
+    assert f"sqlite:///{tmp_path}/log/mlflow.db" in served[0]
+    shutil.copy(logged[0] / "log/t/experiment.json", tmp_path / "log/t/experiment.json")
+    serve(tmp_path, 5000)
+    assert capsys.readouterr().out == told  # once each, though the stamp names the place where the results were before
+
+
+def test_an_empty_database_holds_nothing_and_one_of_words_is_told(tmp_path, served):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log/mlflow.db").write_text("")  # what an init leaves that was killed at once
+    with pytest.raises(FileNotFoundError, match="nothing has been logged yet"):
+        serve(tmp_path, 5000)
+    (tmp_path / "log/mlflow.db").write_text("no database\n" * 100)
+    with pytest.raises(RuntimeError, match=r"mlflow\.db cannot be read \(file is not a database\).*wsol doctor"):
+        serve(tmp_path, 5000)
+    assert served == []
+
+
+@pytest.mark.parametrize("init", [["--init"], []], ids=["init", "log"])
+@pytest.mark.parametrize(
+    ("uri", "code", "said"),
+    [
+        ("", 1, "the tracking URI '' can never work: it is empty"),
+        ("htp:/mlflow", 1, "did you mean 'http'"),
+        ("mlflow.example.org", 1, "it has no scheme"),
+        ("sqlite:////dev/null/mlflow.db", 3, "look whether the file and its folder can be written"),
+    ],
+)
+def test_a_wrong_uri_and_a_database_out_of_reach_are_one_line_and_a_code(init, uri, code, said, tmp_path, monkeypatch, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow  # noqa: F401
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WSOL_TRACEBACK", raising=False)
+    monkeypatch.setattr(sys, "argv", ["wsol", "log", *init, "--tracking-uri", uri, "--experiment", "x", "--out", "out.json"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("wsol: error: ")
+    assert said in error
+    assert hint.startswith("(set WSOL_TRACEBACK=1")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_dashboard_answers_and_is_gone_when_its_process_is(logged, tmp_path):

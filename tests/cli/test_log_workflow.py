@@ -58,3 +58,11 @@ def test_a_study_with_a_secret_in_its_tracking_uri_is_refused_before_it_is_print
         parse(Log, {"tracking_uri": "https://me:hunter2@example.org"}, "study.yaml")
     assert "hunter2" not in str(error.value)
     assert parse(Log, {"tracking_uri": "https://example.org"}, "study.yaml").tracking_uri == "https://example.org"
+
+
+@pytest.mark.parametrize("uri", ["htp:/mlflow", "mlflow.example.org", "sqlite://data/mlflow.db"])
+def test_a_study_whose_tracking_uri_can_never_work_is_refused_before_anything_is_computed(uri):
+    with pytest.raises(ConfigError, match=r"study\.yaml: tracking_uri: .*can never work") as error:
+        parse(Log, {"tracking_uri": uri}, "study.yaml")
+    assert uri in str(error.value)
+    assert parse(Log, {"tracking_uri": ""}, "study.yaml").tracking_uri == ""  # SQLite beside the results

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,16 +52,32 @@ def _weights(scores: list[dict[str, Any]], results: Path) -> dict[tuple[str, int
     return found
 
 
+def _logged(database: Path) -> list[dict[str, str]]:
+    """The stamps of all experiments that hold runs; Snakemake deletes the files of those whose last `mlflow_init` failed."""
+    held = "SELECT experiment_id FROM runs WHERE lifecycle_stage = 'active'"
+    asked = f"SELECT experiment_id, name FROM experiments WHERE lifecycle_stage = 'active' AND experiment_id IN ({held})"
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute(f"{asked} ORDER BY name").fetchall()
+    except sqlite3.Error as error:
+        raise RuntimeError(f"{database} cannot be read ({error}); look whether it is MLflow's and whole (wsol doctor)") from error
+    return [{"tracking_uri": f"sqlite:///{database}", "experiment": name, "experiment_id": str(number)} for number, name in found]
+
+
 def serve(results: Path, port: int) -> None:
     """Serve the dashboard on 127.0.0.1 until interrupted; for studies that are logged to a server only say where it is.
 
     Raises:
         FileNotFoundError: nothing has been logged yet.
+        RuntimeError: the database cannot be read.
     """
     from wsol.tracking import links
 
     database = (results / "log" / "mlflow.db").absolute()
     stamps = [read_json(stamp) for stamp in sorted((results / "log").glob("*/experiment.json"))]
+    if database.is_file() and database.stat().st_size:
+        here = [(one["experiment"], one["experiment_id"]) for one in stamps if not str(one["tracking_uri"]).startswith("http")]
+        stamps += [one for one in _logged(database) if (one["experiment"], one["experiment_id"]) not in here]
     if not stamps:
         raise FileNotFoundError(f"{database}: nothing has been logged yet; run `make demo` (or snakemake with your study) first")
     for known in stamps:
