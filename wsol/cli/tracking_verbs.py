@@ -28,9 +28,9 @@ def log_(
 ) -> None:
     """Mirror results to MLflow, one flat run per method; logging twice changes nothing.
 
-    A server that is dead or slow, or a database that cannot be opened, costs this step only, with exit code 3: run it again. A URI
-    that can never work is a wrong input. Credentials come from the environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD
-    or MLFLOW_TRACKING_TOKEN), never from the URI.
+    A server that is dead or slow, or a database that cannot be opened, costs this step only, with exit code 3: run it again.
+    Credentials come from the environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN), never
+    from the URI.
 
     Example: wsol log --init --tracking-uri sqlite:////data/mlflow.db --experiment mine --out experiment.json
 
