@@ -13,7 +13,6 @@ from wsol.cli.besides import config_
 from wsol.cli.config import ConfigError, load_config
 from wsol.cli.negatives import require_negatives
 from wsol.cli.rehearsal import rehearse
-from wsol.data.sources.phantom import listing
 
 NET = {"weights": None, "output_stride": 32}
 
@@ -151,17 +150,28 @@ def test_negative_patients_that_a_conformal_threshold_needs_are_counted(tiled, s
 
 
 def test_patients_of_every_fold_are_counted_once():
-    prepare = {"name": "d", "source": "phantom", "options": {"out": "x", "slides": 96, "patients": 48, "folds": 2}}
-    grid = {"prepare": prepare, "models": {"gap": NET}, "maps": {"fast": ["cam"]}, "folds": [0, 1]}
-    rows = listing(**prepare["options"])
-    counts = [len({r["patient"] for r in rows if (r["fold"], r["role"], r["label"]) == (f, "valcl", 0)}) for f in (0, 1)]
-    level = max(counts) / (max(counts) + 1) + 1e-6  # one patient more than the better fold has
-    study = load_config({**grid, "evaluate": {"threshold": "conformal", "conformal": {"level": level}}})
-    with pytest.raises(ValueError, match=f"fold 0 has {counts[0]}, fold 1 has {counts[1]}"):
-        require_negatives(study, rows, {1})
-    require_negatives(study.model_copy(update={"evaluate": study.evaluate.model_copy(update={"threshold": "auto"})}), rows, {1})
-    with pytest.raises(ValueError, match="negative validation samples name none"):
-        require_negatives(study, [{**row, "patient": ""} for row in rows], {1})
+    """Level 3/4 needs ceil((3/4) / (1/4)) = 3 patients, 4/5 needs 4; images, other roles and positive patients do not count."""
+    held = [
+        (fold, "valcl", label, f"{label}-{i % count}") for fold in (0, 1) for label, count in ((0, 3), (1, 5)) for i in range(10)
+    ]
+    other = [(fold, role, 0, f"{role}-{i}") for fold in (0, 1) for role in ("train", "test") for i in range(10)]
+    spare = [(2, "valcl", 0, f"spare-{i}") for i in range(10)]
+    columns = ("fold", "role", "label", "patient")
+    rows = [dict(zip(columns, cells, strict=True)) for cells in (*held, *other, *spare, (1, "valcl", 0, "another"))]
+    grid = {"prepare": {"name": "d", "source": "phantom"}, "models": {"gap": NET}, "maps": {"fast": ["cam"]}, "folds": [0, 1]}
+
+    def asked(level, threshold="conformal"):
+        return load_config({**grid, "evaluate": {"threshold": threshold, "conformal": {"level": level}}})
+
+    require_negatives(asked(0.75), rows, {1})
+    with pytest.raises(ValueError, match=r"needs at least 4 negative validation patients, fold 0 has 3; add"):
+        require_negatives(asked(0.8), rows, {1})
+    with pytest.raises(ValueError, match=r"at least 5 .* fold 0 has 3, fold 1 has 4; add"):
+        require_negatives(asked(0.82), rows, {1})
+    require_negatives(asked(0.8), rows, {0})  # the five patients of the other class
+    require_negatives(asked(0.99, "auto"), rows, {1})
+    with pytest.raises(ValueError, match="21 negative validation samples name none"):
+        require_negatives(asked(0.75), [{**row, "patient": ""} for row in rows], {1})
 
 
 def test_the_verb_lists_all_and_says_so_when_there_is_nothing(tiled, tmp_path, capsys):
