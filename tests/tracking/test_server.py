@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from wsol.tracking import TrackingError, init, log, records, refuse_secrets
+from wsol.tracking import TrackingError, check_uri, init, log, records
 
 SECRET = "correct-horse-battery"
 
@@ -198,10 +198,10 @@ def test_no_secret_is_in_what_a_server_keeps(server, make_scores, monkeypatch, t
 )  # fmt: skip
 def test_a_secret_in_the_uri_is_refused_without_repeating_it(uri):
     with pytest.raises(ValueError, match="MLFLOW_TRACKING_TOKEN") as error:
-        refuse_secrets(uri)
+        check_uri(uri)
     assert SECRET not in str(error.value)
     for good in ("sqlite:////a/b.db", "http://127.0.0.1:5000", "https://example.org/mlflow", "postgresql://me@example.org/x"):
-        refuse_secrets(good)
+        check_uri(good)
 
 
 OUTSIDE = """

@@ -15,7 +15,7 @@ from wsol.cli.sections import Name as Name
 from wsol.cli.sections import Section as Section
 from wsol.cli.tile_section import Quality as Quality
 from wsol.cli.tile_section import Tile as Tile
-from wsol.tracking import refuse_secrets
+from wsol.tracking import check_uri
 
 
 class Prepare(Section):
@@ -241,6 +241,7 @@ class Log(Section):
 
     @field_validator("tracking_uri")
     @classmethod
-    def _holds_no_secret(cls, uri: str) -> str:
-        refuse_secrets(uri)
+    def _may_work(cls, uri: str) -> str:
+        if uri:
+            check_uri(uri)
         return uri

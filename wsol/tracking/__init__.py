@@ -23,7 +23,6 @@ _WHERE = {
     "Logged": "mirror",
     "links": "dashboard",
     "check_uri": "address",
-    "refuse_secrets": "address",
     "TrackingError": "server",
 }
 

@@ -20,12 +20,6 @@ PLUGINS = "mlflow.tracking_store"
 """Entry points of MLflow's plugins, each named by its scheme."""
 
 
-def refuse_secrets(tracking_uri: str) -> None:
-    """The check of a study's setting: as `check_uri`, but an empty one is right and means SQLite beside the results."""
-    if tracking_uri:
-        check_uri(tracking_uri)
-
-
 def check_uri(tracking_uri: str) -> None:
     """Raises ValueError for a tracking URI that holds a secret, or that can never work, whatever runs or does not.
 
