@@ -25,7 +25,9 @@ rule report:
         results=lambda w: R,
         scores=lambda w, input: " ".join(f"--scores {path}" for path in input.scores),
         probes=lambda w, input: " ".join(f"--probes {path}" for path in input.probes),
-        command=shlex.join(["snakemake", "--cores", "2", "--configfile", *(os.path.relpath(path) for path in workflow.configfiles)]),
+        command=shlex.join(
+            ["snakemake", "--cores", "2", "--configfile", *(os.path.relpath(path) for path in workflow.configfiles)]
+        ),
     shell:
         "wsol report --title {params.title:q} --command {params.command:q} --results {params.results} --pictures {params.pictures} {params.scores} --audit {input.audit} {params.probes} --out {output.page} 2> {log}"
 
