@@ -133,6 +133,6 @@ def test_a_run_has_its_picture(tmp_path):
         **{"weights": None, "strategy": "has", "strategy_options": {"prob": 1.0}},
         "train": {"epochs": 1, "batch_size": 4, "crop": 64, "bf16": False},
     }
-    where = {"manifest": tmp_path / "m.parquet", "out": tmp_path / "run", "tiles": None, "parent": None}
+    where = {"manifest": tmp_path / "m.parquet", "out": tmp_path / "run", "tiles": None, "parents": []}
     train(settings, fold=0, seed=0, keep=["last"], threads=1, **where)
     assert (shown(tmp_path / "run/batch.png") * 255 == 127).all()  # everything is hidden

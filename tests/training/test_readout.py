@@ -97,18 +97,6 @@ def test_images_of_the_empty_class_have_no_foreground():
     assert asked[-1] == [1, 1, 0, 0]  # a tile is asked for the class of its bag
 
 
-def test_smoothing_is_a_mean_of_the_cells_there_are():
-    rough, smooth = net_of(smooth=1), net_of(smooth=3)
-    smooth.load_state_dict(rough.state_dict())
-    with torch.no_grad():
-        image = noise(1, 3, 64, 96)
-        plain, mean = rough.eval()(image).pixels[0, 0], smooth.eval()(image).pixels[0, 0]
-    for y in range(plain.shape[0]):
-        for x in range(plain.shape[1]):
-            around = plain[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
-            assert float(mean[y, x]) == pytest.approx(float(around.mean()), abs=1e-5)
-
-
 def test_only_the_base_head_learns_by_steps():
     net, strategy = net_of(), build_strategy("readout", seeds=by_brightness)
     before = {k: v.clone() for k, v in net.state_dict().items()}
@@ -130,6 +118,3 @@ def test_what_cannot_be_read_out_is_said():
     for option, said in (({"penalty": 0.0}, "penalty"), ({"empty_class": -1}, "empty_class")):
         with pytest.raises(ValueError, match=said):
             build_strategy("readout", seeds=by_brightness, **option)
-    for option, said in (({"stage": 0}, "stage counts from the end"), ({"smooth": 2}, "an odd number")):
-        with pytest.raises(ValueError, match=said):
-            net_of(**option)
