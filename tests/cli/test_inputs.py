@@ -29,7 +29,7 @@ def test_settings_are_json_text_or_a_file_of_either_kind(tmp_path):
     [
         ("none.json", FileNotFoundError, r"--key: no file 'none\.json'; name a JSON or YAML file, or write the JSON itself"),
         ("[1, 2]", FileNotFoundError, r"--key: no file '\[1, 2\]'"),
-        ("x" * 5000, FileNotFoundError, "--key: no file 'x{80}'"),
+        ("x" * 5000, FileNotFoundError, "--key: no file 'x{300}'"),
         ("{a: [", ValueError, "--key: neither JSON nor YAML: '{a: \\['"),
         ("LIST", ValueError, "--key: expected a mapping, got list"),
         ("LATIN", ValueError, "--key: neither JSON nor YAML"),

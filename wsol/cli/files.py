@@ -66,7 +66,9 @@ def read_settings(text: str, option: str) -> dict[str, Any]:
     """
     inline = text.lstrip().startswith("{")
     if not inline and not os.path.isfile(text):
-        raise FileNotFoundError(f"{option}: no file {text[:300]!r}; name a JSON or YAML file, or write the JSON itself: '{{...}}'")
+        raise FileNotFoundError(
+            f"{option}: no file {text[:300]!r}; name a JSON or YAML file, or write the JSON itself: '{{...}}'"
+        )
     try:
         parsed = parse_yaml(text if inline else Path(text).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
