@@ -29,12 +29,12 @@ DISK_GB = (2.0, 20.0)
 """Free space below which nothing should be started, and below which a study of some hundred slides may not fit."""
 
 MEMORY_GB = (2.0, 8.0)
-"""The same of memory. A training takes some 0.65 GB of libraries and 0.14 GB for each tile of 256 px in a step, with
-EfficientNet-Lite0 at stride 16: measured were 2.2 GB for 2 * 4 tiles, 9.7 GB for 4 * 16. Drawing takes `localize.memory_mb`."""
+"""The same of memory. Trainings of EfficientNet-Lite0 at stride 16 on tiles of 256 px took 2.2 GB for 2 * 4 tiles in a
+step, 3.7 GB for 2 * 8 and 9.7 GB for 4 * 16. Drawing takes `localize.memory_mb`."""
 
 MEMORY_ADVICE = (
-    "a training takes some 0.65 GB and 0.14 GB per tile of 256 px in a step (batch_size * tiles_per_bag: 2.9 GB for 2 * 8, 9.6 "
-    "GB for 4 * 16), and --cores runs several at once: close other programs, give snakemake --resources mem_mb={mb:.0f}, or "
+    "a training takes, by the tiles of 256 px in a step (batch_size * tiles_per_bag), 2.2 GB for 2 * 4, 3.7 GB for 2 * 8, 9.7 "
+    "GB for 4 * 16, and --cores runs several at once: close other programs, give snakemake --resources mem_mb={mb:.0f}, or "
     "lower train.batch_size, train.tiles_per_bag and localize.memory_mb"
 )
 

@@ -50,7 +50,7 @@ evaluate: {{splits: [test], threshold: auto}}   # validation masks where there a
 
 TRAIN = """\
 train: {epochs: 20, repeats: 2, batch_size: 2, tiles_per_bag: 8}
-# Memory grows with batch_size * tiles_per_bag * tile_px^2: 2 * 8 tiles of 256 px take some 3 GB per training, 4 * 16 some 10 GB.
+# Memory grows with batch_size * tiles_per_bag * tile_px^2: 2 * 8 tiles of 256 px take 3.7 GB per training, 4 * 16 some 10 GB.
 # `snakemake --resources mem_mb=8000` keeps all that runs at once within 8 GB together."""
 
 TILE = """\
