@@ -23,7 +23,7 @@ help:  ## this list
 
 env: .venv/installed  ## the environment alone, in .venv
 
-demo: .venv/installed  ## slides, training, maps, numbers, report and MLflow on synthetic slides (about 5 minutes on 2 cores)
+demo: .venv/installed  ## slides, training, maps, numbers, report and MLflow on synthetic slides (some minutes)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
 	@$(BIN)/wsol where --config $(CONFIG)
 

@@ -41,6 +41,20 @@ def test_the_second_waits_for_the_first(tmp_path):
     assert not folder.exists()  # nothing was written
 
 
+def test_who_comes_after_a_change_of_holders_waits_for_the_new_one(tmp_path):
+    (tmp_path / "kept").write_text("")
+    one = start(tmp_path, 1.5)
+    assert one.stdout.readline().startswith("in")
+    two = start(tmp_path, 2.5)
+    assert "waiting" in two.stdout.readline()
+    assert two.stdout.readline().startswith("in")  # the first took its file away
+    three = start(tmp_path, 0)
+    said = three.communicate()[0].splitlines()
+    assert f"process {two.pid} works" in said[0]
+    assert float(two.communicate()[0].split()[-1]) <= float(said[1].split()[1])
+    one.communicate()
+
+
 def test_who_is_killed_lets_go(tmp_path):
     one = start(tmp_path, 60)
     assert one.stdout.readline().startswith("in")

@@ -160,18 +160,18 @@ def target(base, file):
 
 def each(w, output):
     """The words before a verb that works on a lot of slides of a split."""
-    return lot_words(PLAN.part(int(w.fold), w.split), w.lot, output[0]) if LOTS else ""
+    return lot_words(PLAN.lots(PLAN.part(int(w.fold), w.split)), w.lot, output[0]) if LOTS else ""
 
 
-def lot_words(slides, lot, stamp):
-    """The words before a verb that works on a lot out of these slides, and leaves the stamp."""
-    return f"each --slides {shlex.quote(json.dumps(PLAN.lots(slides)[lot]))} --done {stamp} -- "
+def lot_words(lots, lot, stamp):
+    """The words before a verb that works on one of these lots, and leaves the stamp."""
+    return f"each --slides {shlex.quote(json.dumps(lots[lot]))} --done {stamp} -- "
 
 
-def lots_made(pattern, slides, among=None):
-    """What the jobs leave that work on these slides, where lots are made of the slides `among`; by default of just these."""
+def lots_made(pattern, slides, lots=None):
+    """What the jobs leave that work on these slides, in these lots; by default in those made of just these slides."""
     wanted = set(slides)
-    return [pattern.replace("{lot}", lot) for lot, those in PLAN.lots(among or slides).items() if wanted.intersection(those)]
+    return [pattern.replace("{lot}", lot) for lot, those in (lots or PLAN.lots(slides)).items() if wanted.intersection(those)]
 
 
 def unit_tiles(w):

@@ -44,7 +44,7 @@ if PLAN.by_slide:
         params:
             settings=settings(**STUDY.tile.model_dump()),
             file=slides_state,
-            each=lambda w, output: lot_words(sorted(PLAN.paths), w.lot, output[0]) if LOTS else "",
+            each=lambda w, output: lot_words(CUT, w.lot, output[0]) if LOTS else "",
             slide=lambda w: SLIDE.format(**w),
             masks=f"--masks {R}/prepare/{DATASET}/masks.parquet" if STUDY.tile.labels == "annotation" else "",
         shell:
@@ -53,7 +53,7 @@ if PLAN.by_slide:
 
     rule gather_tiles:
         input:
-            lambda w: lots_made(TILED, PLAN.part(int(w.fold), w.part), sorted(PLAN.paths)),
+            lambda w: lots_made(TILED, PLAN.part(int(w.fold), w.part), CUT),
         output:
             touch(f"{R}/tile/{DATASET}.done/fold{{fold}}-{{part}}"),
         log:

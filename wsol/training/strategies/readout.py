@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsol.training.strategies.base import Strategy
-from wsol.training.strategies.seeded import Seeds
+from wsol.training.strategies.seeded import Seeds, require_class
 
 if TYPE_CHECKING:
     from wsol.data import Batch
@@ -53,8 +53,7 @@ class Readout(Strategy):
         super().__init__(label_smoothing=label_smoothing, class_weights=class_weights)
         if not penalty > 0:
             raise ValueError(f"penalty, of the ridge, must be positive; got {penalty}")
-        if empty_class is not None and empty_class < 0:
-            raise ValueError(f"empty_class is the index of a class; got {empty_class}")
+        require_class(empty_class)
         self.seeds = seeds
         self.penalty = penalty
         self.empty_class = empty_class

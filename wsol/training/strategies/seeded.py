@@ -47,8 +47,7 @@ class Seeded(Strategy):
         super().__init__(label_smoothing=label_smoothing, class_weights=class_weights)
         if not weight > 0:
             raise ValueError(f"weight, of the loss on seeds, must be positive; got {weight}")
-        if empty_class is not None and empty_class < 0:
-            raise ValueError(f"empty_class is the index of a class; got {empty_class}")
+        require_class(empty_class)
         self.seeds = seeds
         self.sampler = sampler
         self.weight = weight
@@ -80,3 +79,9 @@ class Seeded(Strategy):
         each = partial_entropy(pixels, labels) / len(pixels)
         losses = {"seeds": self.weight * (each * ~empty).sum()}
         return losses if self.empty_class is None else {**losses, "negatives": (each * empty).sum()}
+
+
+def require_class(empty_class: int | None) -> None:
+    """Raise ValueError unless `empty_class` is the index of a class, or None."""
+    if empty_class is not None and empty_class < 0:
+        raise ValueError(f"empty_class is the index of a class; got {empty_class}")
